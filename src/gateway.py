@@ -1,0 +1,166 @@
+"""One request, end to end: the pipeline that every call goes through, in this order."""
+
+import json
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+import audit
+import forward
+import tokens
+from bundle import OWN, Bundle
+from identity import act, identify
+from keys import Key
+from model import ANSWERS, Denied, Identity, Inbound, Outbound, Reason, Refusal, Relay, Target, UpstreamAnswer
+from state import Seen, State
+
+
+class Ports(Protocol):
+    """What the pipeline needs of the outside world. `worker.py` has the real ones."""
+
+    def now(self) -> float: ...
+    def log(self, line: str) -> None: ...
+    def defer(self, work: Coroutine[Any, Any, Any]) -> None: ...
+    async def kv(self, key: str, timeout: float) -> str | None: ...
+    async def fetch(self, url: str, timeout: float, limit: int) -> bytes: ...
+    async def verify(self, key: Key, algorithm: str, signature: bytes, signed: bytes) -> bool: ...
+    async def send(self, call: Outbound) -> UpstreamAnswer:
+        """Raises Denied `upstream.unreachable` or `upstream.timeout`."""
+
+
+async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Relay:
+    """Answer one request. Exactly one decision line is logged, before anything is forwarded. Never raises."""
+    record = audit.Record(inbound)
+    denied: Denied | None = None
+    try:
+        forward.refuse_unsendable(inbound)
+        target = record.target = forward.parse_target(inbound.method, inbound.url)
+        if target.upstream == OWN and target.segments == ("health",):
+            return await _health(record, target, state, ports)
+        bundle = await state.current(ports)
+        record.bundle, record.sequence = bundle.version, state.sequence
+        identity = await _authenticate(inbound, bundle, state, ports)
+        caller = record.caller = act(identity, inbound.headers)
+        upstream = bundle.upstreams.get(target.upstream)
+        if upstream is None:
+            raise Denied(Reason.ROUTE_UNKNOWN_UPSTREAM)
+        record.log_path = upstream.log_path
+        decision = record.decision = bundle.decide(caller, target)
+        if decision.reason is not None:
+            raise Denied(decision.reason)
+        call = forward.outbound(inbound, target, upstream)
+    except Denied as refused:
+        denied = refused
+    except Exception as error:
+        denied = Denied(Reason.INTERNAL, _where(error))
+
+    ports.log(record.decided(denied))
+    if denied is not None:
+        return _refusal(denied.reason, record)
+
+    sent_at = ports.now()
+    try:
+        answer = await ports.send(call)
+    except Exception as error:
+        failed = error if isinstance(error, Denied) else Denied(Reason.INTERNAL, _where(error))
+        reason, result = failed.reason, failed.reason.rpartition(".")[2]
+        ports.log(record.ended(ports.now(), result, None, sent_at, failed.detail))
+        return _refusal(reason, record)
+    ports.log(record.ended(ports.now(), "answered", answer.status, sent_at))
+    return Relay(answer, _headers(record), forward.removed(answer.header_names))
+
+
+async def _authenticate(inbound: Inbound, bundle: Bundle, state: State, ports: Ports) -> Identity:
+    """Who is calling, by the token's own proof (RFC 8725). A token verified before is not verified again."""
+    token = tokens.bearer(inbound.headers)
+    now = inbound.received_at
+    if (seen := state.recall(token, now)) is not None:
+        if seen.keyring.stale(now):
+            seen.keyring.asked_at = now
+            ports.defer(seen.keyring.refresh(ports.fetch, now))
+        return seen.identity
+    unverified = tokens.parse(token)
+    issuer = bundle.issuers.get(unverified.issuer)
+    if issuer is None:
+        raise Denied(Reason.TOKEN_ISSUER, f"{unverified.issuer!r:.200}")
+    if unverified.algorithm not in issuer.rules.algorithms:
+        raise Denied(Reason.TOKEN_ALGORITHM, f"{unverified.algorithm!r:.20}")
+    keyring = state.keyring(issuer)
+    if keyring.stale(now) and keyring.usable(now):
+        keyring.asked_at = now
+        ports.defer(keyring.refresh(ports.fetch, now))
+    key = await keyring.find(unverified.kid, unverified.algorithm, ports.fetch, now)
+    if not key.fits(unverified.algorithm, unverified.signature) or not await ports.verify(key, unverified.algorithm, unverified.signature, unverified.signed):
+        raise Denied(Reason.TOKEN_SIGNATURE)
+    subject, until = tokens.validate(unverified, issuer.rules, now)
+    identity = identify(unverified.claims, subject, issuer.mapping)
+    state.remember(token, Seen(identity, until, key, keyring))
+    return identity
+
+
+async def _health(record: audit.Record, target: Target, state: State, ports: Ports) -> Refusal:
+    """`ok` or `failing` for anyone; what is in force and how fresh, for a caller whom policy lets see it."""
+    inbound = record.inbound
+    report: dict[str, Any] = {"status": "failing"}
+    try:
+        bundle = await state.current(ports)
+        report["status"] = "ok"
+        record.bundle, record.sequence = bundle.version, state.sequence
+        identity = await _authenticate(inbound, bundle, state, ports)
+        record.caller = act(identity, inbound.headers)
+        record.decision = bundle.decide(record.caller, target)
+        if record.decision.permit:
+            report |= state.report(inbound.received_at)
+    except Denied as denied:
+        record.note = str(denied)
+    except Exception as error:
+        record.note = _where(error)
+    ports.log(record.decided(None))
+    headers = {"content-type": "application/json", "cache-control": "no-store", **_headers(record)}
+    return Refusal(200 if report["status"] == "ok" else 503, headers, json.dumps(report) + "\n")
+
+
+def _where(error: Exception) -> str:
+    """An unforeseen error for the audit log: its kind and place, never its text, which may quote a secret."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace is not None else ""
+    return type(error).__name__ + place
+
+
+def _headers(record: audit.Record) -> dict[str, str]:
+    headers = {"airgate-request-id": record.inbound.request_id}
+    if (decision := record.decision) is not None:
+        headers["airgate-decision"] = "permit" if decision.permit else "deny"
+        if decision.policies:
+            headers["airgate-policy"] = f"{decision.policies[0]}@{record.bundle}"
+    return headers
+
+
+def _refusal(reason: Reason, record: audit.Record) -> Refusal:
+    headers = _headers(record)
+    owner = record.decision.owner if record.decision is not None else None
+    return refusal(reason, record.inbound.request_id, headers, owner)
+
+
+def refusal(reason: Reason, request_id: str, headers: dict[str, str], contact: str | None = None) -> Refusal:
+    """A problem document (RFC 9457): stable, dull, with what a caller needs to ask about it and nothing else."""
+    told = ANSWERS[reason]
+    problem: dict[str, Any] = {
+        "type": f"urn:airgate:reason:{reason}",
+        "title": told.title,
+        "status": told.status,
+        "code": reason,
+        "request_id": request_id,
+        "retryable": told.retry_after is not None,
+    }
+    headers = {"content-type": "application/problem+json", "cache-control": "no-store", **headers}
+    if told.retry_after is not None:
+        problem["retry_after"] = told.retry_after
+        headers["retry-after"] = str(told.retry_after)
+    if contact is not None:
+        problem["contact"] = contact
+    if told.status == 401:  # RFC 6750 §3: no error code for a request that brought no token at all
+        error = "" if reason is Reason.TOKEN_MISSING else ', error="invalid_token"'
+        headers["www-authenticate"] = f'Bearer realm="airgate"{error}'
+    return Refusal(told.status, headers, json.dumps(problem) + "\n")

@@ -1,0 +1,124 @@
+"""From a verified token to a caller: its kind, the roles it grants, the roles it acts under, the task it speaks for."""
+
+import re
+from typing import Any, NamedTuple
+
+from model import Caller, Denied, Fact, Identity, Reason
+
+KINDS = ("workload", "human", "agent")
+WORKLOAD = ("dag", "task", "run", "try", "map_index", "tags")
+MOST_ROLES = 32  # in one role tag
+MOST_GROUPS = 1000  # in one claim
+MOST_TAGS = 64
+LONGEST = 256  # characters of a workload value
+
+_HEADERS = {
+    "dag": "airgate-dag-id",
+    "task": "airgate-task-id",
+    "run": "airgate-run-id",
+    "try": "airgate-try-number",
+    "map_index": "airgate-map-index",
+    "tags": "airgate-dag-tags",
+}
+_ROLE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_VISIBLE = re.compile(r"[!-~\u00a0-\U0010ffff](?:[ -~\u00a0-\U0010ffff]*[!-~\u00a0-\U0010ffff])?")
+
+
+class Grant(NamedTuple):
+    """One way to a role: a claim that is, or holds, a value; or an exact subject."""
+
+    role: str
+    claim: tuple[str, ...] | None
+    value: str
+
+
+class Mapping(NamedTuple):
+    """How one issuer's claims are read."""
+
+    id: str
+    kind_claim: tuple[str, ...] | None
+    kind_default: str
+    attested: tuple[tuple[str, tuple[str, ...]], ...]  # (workload field, claim path)
+    grants: tuple[Grant, ...]
+
+
+def _at(claims: dict[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = claims
+    for name in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if len(values) > MOST_GROUPS or not all(isinstance(item, str) for item in values):
+        raise Denied(Reason.TOKEN_CLAIMS, "a claim that grants roles is not strings, or holds too many")
+    return tuple(values)
+
+
+def _attested(field: str, value: Any) -> Fact:
+    if field == "tags":
+        return Fact(_strings(value), True)
+    if isinstance(value, bool) or not isinstance(value, str | int) or not 0 < len(str(value)) <= LONGEST:
+        raise Denied(Reason.TOKEN_CLAIMS, f"the attested {field} is not a short string")
+    return Fact(str(value), True)
+
+
+def identify(claims: dict[str, Any], subject: str, mapping: Mapping) -> Identity:
+    """Read a verified token's claims by its issuer's mapping. Raises Denied `token.claims`."""
+    kind = mapping.kind_default
+    if mapping.kind_claim is not None:
+        kind = _at(claims, mapping.kind_claim) or kind
+        if kind not in KINDS:
+            raise Denied(Reason.TOKEN_CLAIMS, "kind is not one of " + ", ".join(KINDS))
+    held: dict[tuple[str, ...] | None, tuple[str, ...]] = {None: (subject,)}
+    granted = set()
+    for grant in mapping.grants:
+        if grant.claim not in held and grant.claim is not None:
+            held[grant.claim] = _strings(_at(claims, grant.claim))
+        if grant.value in held[grant.claim]:
+            granted.add(grant.role)
+    attested = {
+        field: _attested(field, value)
+        for field, path in mapping.attested
+        if (value := _at(claims, path)) is not None
+    }
+    return Identity(mapping.id, subject, kind, frozenset(granted), attested)
+
+
+def _asserted(field: str, text: str) -> Fact:
+    if field == "tags":
+        tags = tuple(tag.strip(" ") for tag in text.split(","))
+        if len(tags) > MOST_TAGS or not all(len(tag) <= LONGEST and _VISIBLE.fullmatch(tag) for tag in tags):
+            raise Denied(Reason.REQUEST_HEADER_INVALID, _HEADERS[field])
+        return Fact(tags, False)
+    if len(text) > LONGEST or _VISIBLE.fullmatch(text) is None:
+        raise Denied(Reason.REQUEST_HEADER_INVALID, _HEADERS[field])
+    return Fact(text, False)
+
+
+def act(identity: Identity, headers: dict[str, str]) -> Caller:
+    """The identity as it acts in this request.
+
+    A role tag only narrows: naming a role that the token does not grant is refused, not ignored. Context from the
+    token's claims wins over the header of the same name; context from headers is only what the caller says.
+    """
+    tagged: tuple[str, ...] | None = None
+    effective = identity.granted
+    if (tag := headers.get("airgate-role")) is not None:
+        tagged = tuple(role.strip(" ") for role in tag.split(","))
+        if len(tagged) > MOST_ROLES or not all(_ROLE.fullmatch(role) for role in tagged):
+            raise Denied(Reason.ROLE_MALFORMED)
+        effective = frozenset(tagged)
+        if not effective <= identity.granted:
+            raise Denied(Reason.ROLE_NOT_GRANTED, ", ".join(sorted(effective - identity.granted))[:200])
+    workload = {
+        field: _asserted(field, text)
+        for field, header in _HEADERS.items()
+        if (text := headers.get(header)) is not None
+    }
+    if identity.attested:
+        workload |= identity.attested
+    return Caller(identity, tagged, effective, workload)

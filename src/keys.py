@@ -1,0 +1,235 @@
+"""Issuers' keys: which keys of a JWKS are usable, which one signed a token, and how they are kept fresh.
+
+Every check of a key is done here (RFC 7517, RFC 8725 §3.1); WebCrypto then sees a minimal JWK. No request ever waits
+for a fetch that another request began (the runtime would kill it): a fetch is claimed by a time stamp, and whoever
+finds it claimed uses the keys that are there.
+"""
+
+from base64 import urlsafe_b64decode
+from collections import Counter
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+from document import read_object
+from model import Denied, Reason
+
+FRESH = 300  # seconds after which keys are fetched again, in the background
+USABLE = 86_400  # seconds for which keys stay in use while their issuer cannot be reached
+COOL_DOWN = 30  # seconds between two fetches for a key id that is not known
+RETRY = 5  # seconds between two fetches while an issuer fails
+TIMEOUT = 3  # seconds for each document
+LIMIT = 262_144  # bytes of each document
+MOST_KEYS = 64
+MOST_FETCHES = 32  # begun within one TIMEOUT, while there are no keys and every request must fetch for itself
+
+# WebCrypto knows RSA by hash and padding, so one RSA key may serve two algorithms unless its JWK says which.
+_ALGORITHMS: dict[tuple[str, str | None], frozenset[str]] = {
+    ("RSA", None): frozenset({"RS256", "PS256"}),
+    ("EC", "P-256"): frozenset({"ES256"}),
+    ("EC", "P-384"): frozenset({"ES384"}),
+    ("EC", "P-521"): frozenset({"ES512"}),
+    ("OKP", "Ed25519"): frozenset({"EdDSA"}),
+}
+ALGORITHMS = frozenset[str]().union(*_ALGORITHMS.values())
+_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+_COORDINATE = {"P-256": 32, "P-384": 48, "P-521": 66, "Ed25519": 32}
+_SIGNATURE = {"ES256": 64, "ES384": 96, "ES512": 132, "EdDSA": 64}  # bytes; RSA's are as long as the modulus
+# SEC 2 §2: p and b of y² = x³ - 3x + b. A point that is not on the curve leaks or forges, depending on the library.
+_CURVES = {
+    "P-256": (
+        2**256 - 2**224 + 2**192 + 2**96 - 1,
+        0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B,
+    ),
+    "P-384": (
+        2**384 - 2**128 - 2**96 + 2**32 - 1,
+        0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF,
+    ),
+    "P-521": (
+        2**521 - 1,
+        0x0051953EB9618E1C9A1F929A21A0B68540EEA2DA725B99B315F3B8B489918EF109E156193951EC7E937B1652C0BD3BB1BF073573DF883D2C34F1EF451FD46B503F00,
+    ),
+}
+
+
+class Fetch(Protocol):
+    """Reads a document: at most `limit` bytes within `timeout` seconds, no redirects; raises OSError."""
+
+    async def __call__(self, url: str, timeout: float, limit: int) -> bytes: ...
+
+
+class Key:
+    """A public key that may verify. `handles` holds the runtime's imported form, one an algorithm."""
+
+    __slots__ = ("algorithms", "handles", "jwk", "kid")
+
+    def __init__(self, kid: str | None, algorithms: frozenset[str], jwk: dict[str, str]) -> None:
+        self.kid = kid
+        self.algorithms = algorithms
+        self.jwk = jwk  # kty and the public numbers, nothing else
+        self.handles: dict[str, Any] = {}
+
+    def fits(self, algorithm: str, signature: bytes) -> bool:
+        """Whether a signature is as long as this key's are (RFC 7518 §3.4: r and s side by side, never DER)."""
+        size = _SIGNATURE.get(algorithm) or len(self.jwk["n"]) * 6 // 8
+        return len(signature) == size
+
+    def same(self, other: "Key") -> bool:
+        return self.jwk == other.jwk and self.algorithms == other.algorithms
+
+
+class Source(NamedTuple):
+    """Where an issuer's keys come from. Without `jwks_uri`: OpenID Connect Discovery 1.0 §4."""
+
+    issuer: str
+    jwks_uri: str | None
+
+
+def _number(jwk: dict[str, Any], name: str) -> int:
+    value = jwk[name]
+    if not isinstance(value, str) or len(value) > 1400:
+        raise ValueError(f"{name} is not a number")
+    return int.from_bytes(urlsafe_b64decode(value + "=" * (-len(value) % 4)), "big")
+
+
+def _check_numbers(kty: str, jwk: dict[str, Any]) -> None:
+    if kty == "RSA":
+        modulus, exponent = _number(jwk, "n"), _number(jwk, "e")
+        if not 2048 <= modulus.bit_length() <= 8192 or modulus % 2 == 0:
+            raise ValueError("RSA modulus is too short, too long or even")
+        if exponent < 3 or exponent % 2 == 0 or exponent.bit_length() > 64:
+            raise ValueError("RSA exponent is not acceptable")
+        return
+    size = _COORDINATE[jwk["crv"]]
+    for name in _MEMBERS[kty][1:]:
+        if _number(jwk, name) >> (8 * size):
+            raise ValueError(f"{name} is too long for its curve")
+    if kty == "EC":
+        p, b = _CURVES[jwk["crv"]]
+        x, y = _number(jwk, "x"), _number(jwk, "y")
+        if x >= p or y >= p or (y * y - (x * x * x - 3 * x + b)) % p:
+            raise ValueError("the point is not on its curve")
+
+
+def read_key(jwk: Any) -> Key:
+    """A usable verification key from one JWK (RFC 7517 §4); ValueError says why it is not one."""
+    if not isinstance(jwk, dict):
+        raise ValueError("not an object")
+    kty, crv, kid, alg = jwk.get("kty"), jwk.get("crv"), jwk.get("kid"), jwk.get("alg")
+    if not all(value is None or isinstance(value, str) for value in (kty, crv, kid, alg)):
+        raise ValueError("kty, crv, kid and alg are strings")
+    algorithms = _ALGORITHMS.get((str(kty), None if kty == "RSA" else crv))
+    if algorithms is None:
+        raise ValueError(f"kty {kty!r:.20} with crv {crv!r:.20} is not supported")
+    if "d" in jwk:
+        raise ValueError("a private key has been published")
+    if jwk.get("use", "sig") != "sig" or "verify" not in jwk.get("key_ops", ["verify"]):
+        raise ValueError("not for verifying")
+    if alg is not None:
+        algorithms &= {"EdDSA" if alg == "Ed25519" else alg}
+        if not algorithms:
+            raise ValueError(f"alg {alg!r:.20} does not fit the key")
+    try:
+        _check_numbers(str(kty), jwk)
+    except KeyError as error:
+        raise ValueError(f"{error.args[0]} is missing") from None
+    return Key(kid, algorithms, {"kty": str(kty), **{name: jwk[name] for name in _MEMBERS[str(kty)]}})
+
+
+def read_jwks(text: bytes) -> list[Key]:
+    """The usable keys of a JWKS. Unusable ones are left out: one bad key must not lock everybody out."""
+    members = read_object(text, limit=LIMIT).get("keys")
+    if not isinstance(members, list) or len(members) > MOST_KEYS:
+        raise ValueError(f"keys is not a list of at most {MOST_KEYS}")
+    keys = []
+    for member in members:
+        try:
+            keys.append(read_key(member))
+        except ValueError:
+            continue
+    # Two keys under one id: nobody can say which was meant, so neither is.
+    count = Counter(key.kid for key in keys if key.kid is not None)
+    return [key for key in keys if key.kid is None or count[key.kid] == 1]
+
+
+def _fetchable(url: Any) -> str:
+    if isinstance(url, str):
+        parts = urlsplit(url)
+        if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")):
+            return url
+    raise ValueError("jwks_uri is not an https address")
+
+
+class Keyring:
+    """The keys of one issuer, as one isolate holds them. Plain values only: nothing here can be awaited."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.keys: list[Key] = []
+        self.fetched_at = 0.0  # when the keys held now were fetched
+        self.asked_at = 0.0  # when a fetch was last begun: the claim
+        self.error = ""  # why the last fetch failed; empty when it did not
+        self._begun: list[float] = []
+
+    def stale(self, now: float) -> bool:
+        """True when a background refresh is due and nobody has begun one."""
+        return now - self.fetched_at > FRESH and now - self.asked_at > COOL_DOWN
+
+    def usable(self, now: float) -> bool:
+        return bool(self.keys) and now - self.fetched_at < USABLE
+
+    def holds(self, key: Key) -> bool:
+        """True while this very key is among the issuer's: a token verified by it stays verified."""
+        return key in self.keys
+
+    async def refresh(self, fetch: Fetch, now: float) -> bool:
+        """Fetch the keys anew. Keeps the ones held when that fails, and says in `error` why. Never raises."""
+        self.asked_at = now
+        try:
+            fetched = read_jwks(await fetch(await self._jwks_uri(fetch), TIMEOUT, LIMIT))
+            if not fetched:
+                raise ValueError("the JWKS holds no usable key")
+        except (OSError, ValueError) as error:
+            self.error = f"{type(error).__name__}: {error}"[:200]
+            return False
+        # A key that is still published stays the same object, so nothing verified by it is verified again.
+        self.keys = [next((held for held in self.keys if held.same(key) and held.kid == key.kid), key) for key in fetched]
+        self.fetched_at, self.error = now, ""
+        return True
+
+    async def _jwks_uri(self, fetch: Fetch) -> str:
+        if self.source.jwks_uri is not None:
+            return self.source.jwks_uri
+        address = self.source.issuer.rstrip("/") + "/.well-known/openid-configuration"
+        metadata = read_object(await fetch(address, TIMEOUT, LIMIT), limit=LIMIT)
+        # OpenID Connect Discovery 1.0 §4.3: or one issuer could speak for another.
+        if metadata.get("issuer") != self.source.issuer:
+            raise ValueError("the discovery document names another issuer")
+        return _fetchable(metadata.get("jwks_uri"))
+
+    async def find(self, kid: str | None, algorithm: str, fetch: Fetch, now: float) -> Key:
+        """The key that a token names. Raises Denied: `token.key` when there is none, `issuer.unavailable` when that can't be known."""
+        if not self.usable(now):
+            # Nothing to fall back on, so every request fetches for itself; once it has failed they answer at once for a while.
+            if self.error and now - self.asked_at < RETRY:
+                raise Denied(Reason.ISSUER_UNAVAILABLE, self.error)
+            self._begun = [begun for begun in self._begun if now - begun < TIMEOUT]
+            if len(self._begun) >= MOST_FETCHES:
+                raise Denied(Reason.ISSUER_UNAVAILABLE, "too many requests wait for the first keys")
+            self._begun.append(now)
+            if not await self.refresh(fetch, now) and not self.usable(now):
+                raise Denied(Reason.ISSUER_UNAVAILABLE, self.error)
+            return self._choose(kid, algorithm) or self._unknown(kid)
+        key = self._choose(kid, algorithm)
+        if key is None and now - self.asked_at > COOL_DOWN:
+            # The issuer may have rotated. The claim in refresh() comes before its fetch, so a flood of made-up ids costs one.
+            await self.refresh(fetch, now)
+            key = self._choose(kid, algorithm)
+        return key or self._unknown(kid)
+
+    def _choose(self, kid: str | None, algorithm: str) -> Key | None:
+        fitting = [key for key in self.keys if algorithm in key.algorithms and (kid is None or key.kid == kid)]
+        return fitting[0] if len(fitting) == 1 else None
+
+    @staticmethod
+    def _unknown(kid: str | None) -> Key:
+        raise Denied(Reason.TOKEN_KEY, "no single key fits" if kid is None else f"kid {kid!r:.80}")

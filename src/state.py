@@ -1,0 +1,163 @@
+"""What one isolate remembers between requests: the policy in force, issuers' keys, tokens it has verified.
+
+Plain values only, every one bounded. Nothing here may be awaited by a request other than the one that began it.
+"""
+
+from collections.abc import Coroutine
+from typing import Any, NamedTuple, Protocol
+
+import audit
+from bundle import Bundle, Issuer, Pointer, load_pinned, load_pointer
+from keys import Key, Keyring
+from model import Denied, Identity, Reason
+
+REFRESH = 2.0  # seconds: older than this, the pointer is read again in the background
+WAIT = 10.0  # seconds: older than this, it is read again before deciding
+SLOW = 5.0  # seconds that a read nobody waits for, or everybody must wait for, may take
+EMPTY = 1.0  # seconds between two tries while there is no policy at all
+PATIENCE = 0.5  # seconds a request waits for KV when it has a policy to fall back on
+GENERATION = 512  # verified tokens remembered, in each of two generations
+
+POINTER = "policy/current"
+BUNDLE = "policy/bundle/"
+
+
+class Store(Protocol):
+    """Where policy comes from, and where the isolate reports what it found."""
+
+    def now(self) -> float: ...
+    def log(self, line: str) -> None: ...
+    def defer(self, work: Coroutine[Any, Any, Any]) -> None: ...
+    async def kv(self, key: str, timeout: float) -> str | None:
+        """The value of a key, None when there is none. Raises OSError."""
+
+
+class Seen(NamedTuple):
+    """A token whose signature and claims have been checked."""
+
+    identity: Identity
+    until: float  # seconds since the epoch
+    key: Key
+    keyring: Keyring
+
+
+class State:
+    """One isolate's memory."""
+
+    def __init__(self) -> None:
+        self.bundle: Bundle | None = None
+        self.pointer: Pointer | None = None
+        self.error = ""  # why the newest policy could not be read; empty when it was
+        self._asked_at = 0.0
+        self._read_at = 0.0
+        self._keyrings: dict[str, Keyring] = {}
+        self._young: dict[str, Seen] = {}
+        self._old: dict[str, Seen] = {}
+
+    async def current(self, store: Store) -> Bundle:
+        """The policy in force. Raises Denied `policy.unavailable` when this isolate has never had one."""
+        now = store.now()
+        if self.bundle is None:
+            if self.error and now - self._asked_at < EMPTY:
+                raise Denied(Reason.POLICY_UNAVAILABLE, self.error)
+            await self.refresh(store, SLOW)
+            if self.bundle is None:
+                raise Denied(Reason.POLICY_UNAVAILABLE, self.error)
+        elif (age := now - self._read_at) > REFRESH and now - self._asked_at > REFRESH:
+            if age > WAIT:
+                await self.refresh(store, PATIENCE)
+            else:
+                self._asked_at = now  # claimed before it begins: others use what is here
+                store.defer(self.refresh(store, SLOW))
+        return self.bundle
+
+    async def refresh(self, store: Store, timeout: float) -> None:
+        """Read the pointer, and the bundle if it is another. Keeps the one in force when that fails. Never raises."""
+        self._asked_at = store.now()
+        try:
+            text = await store.kv(POINTER, timeout)
+            if text is None:
+                raise ValueError("no policy has been published")
+            pointer = load_pointer(text)
+            # KV may show an older value after a newer one; a rollback is an old bundle under a new number.
+            if self.pointer is None or pointer.sequence > self.pointer.sequence:
+                text = await store.kv(BUNDLE + pointer.bundle, timeout)
+                if text is None:
+                    raise ValueError("the bundle that the pointer names is not there (yet)")
+                self._install(load_pinned(text, pointer.bundle), pointer)
+                store.log(audit.bundle_event(store.now(), "loaded", "", self.version, pointer.sequence))
+        except (OSError, ValueError, RecursionError) as error:
+            message = f"{type(error).__name__}: {error}"[:300]
+            if message != self.error:
+                store.log(audit.bundle_event(store.now(), "refused", message, self.version, self.sequence))
+            self.error = message
+            return
+        self.error = ""
+        self._read_at = store.now()
+
+    def _install(self, bundle: Bundle, pointer: Pointer) -> None:
+        self.bundle, self.pointer = bundle, pointer
+        self._young, self._old = {}, {}  # roles and rules may have changed
+        sources = {issuer.source for issuer in bundle.issuers.values()}
+        self._keyrings = {
+            issuer: ring for issuer, ring in self._keyrings.items() if ring.source in sources
+        }
+
+    @property
+    def version(self) -> str | None:
+        return self.bundle.version if self.bundle else None
+
+    @property
+    def sequence(self) -> int | None:
+        return self.pointer.sequence if self.pointer else None
+
+    def report(self, now: float) -> dict[str, Any]:
+        """What is in force and how fresh, for health: ages in seconds, None where there is nothing yet."""
+        return {
+            "bundle": {
+                "version": self.version,
+                "sequence": self.sequence,
+                "age": round(now - self.pointer.published_at) if self.pointer else None,
+                "read": round(now - self._read_at, 1),
+                "error": self.error or None,
+            },
+            "issuers": {
+                issuer.mapping.id: self._keys_report(issuer, now)
+                for issuer in (self.bundle.issuers.values() if self.bundle else ())
+            },
+        }
+
+    def _keys_report(self, issuer: Issuer, now: float) -> dict[str, Any]:
+        ring = self.keyring(issuer)
+        return {
+            "keys": len(ring.keys),
+            "age": round(now - ring.fetched_at) if ring.keys else None,
+            "error": ring.error or None,
+        }
+
+    def keyring(self, issuer: Issuer) -> Keyring:
+        name = issuer.source.issuer
+        ring = self._keyrings.get(name)
+        if ring is None or ring.source != issuer.source:
+            ring = self._keyrings[name] = Keyring(issuer.source)
+        return ring
+
+    def recall(self, token: str, now: float) -> Seen | None:
+        """A token verified before, if it is still valid and its key still the issuer's."""
+        seen = self._young.get(token)
+        if seen is None:
+            seen = self._old.get(token)
+            if seen is None:
+                return None
+            self.remember(token, seen)
+        if now < seen.until and seen.keyring.usable(now) and seen.keyring.holds(seen.key):
+            return seen
+        self._young.pop(token, None)
+        self._old.pop(token, None)
+        return None
+
+    def remember(self, token: str, seen: Seen) -> None:
+        """Keep a verified token. Two generations: the oldest half goes at once, and none is searched for."""
+        if len(self._young) >= GENERATION:
+            self._old, self._young = self._young, {}
+        self._young[token] = seen

@@ -1,0 +1,161 @@
+"""The gate's entry point on Cloudflare Workers: the only file that touches JavaScript.
+
+It turns the runtime's objects into plain values, hands them to `gateway.handle`, and turns the result back. Every
+crossing costs microseconds, so each thing is read once. At module level nothing of JavaScript is created: production
+snapshots the interpreter after this import.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+from js import AbortController, AbortSignal, Array, Object, Response, clearTimeout, console, crypto, setTimeout
+from js import fetch as js_fetch
+from pyodide.ffi import JsException, create_proxy, to_js
+
+import audit
+import gateway
+from keys import Key
+from model import Denied, Inbound, Outbound, Reason, Refusal, Relay, UpstreamAnswer
+from state import State
+
+# WebCrypto's names for RFC 7518's algorithms: what importKey needs, and what verify needs.
+_ALGORITHMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "RS256": ({"name": "RSASSA-PKCS1-v1_5", "hash": "SHA-256"}, {"name": "RSASSA-PKCS1-v1_5"}),
+    "PS256": ({"name": "RSA-PSS", "hash": "SHA-256"}, {"name": "RSA-PSS", "saltLength": 32}),
+    "ES256": ({"name": "ECDSA", "namedCurve": "P-256"}, {"name": "ECDSA", "hash": "SHA-256"}),
+    "ES384": ({"name": "ECDSA", "namedCurve": "P-384"}, {"name": "ECDSA", "hash": "SHA-384"}),
+    "ES512": ({"name": "ECDSA", "namedCurve": "P-521"}, {"name": "ECDSA", "hash": "SHA-512"}),
+    "EdDSA": ({"name": "Ed25519"}, {"name": "Ed25519"}),
+}
+
+_state = State()
+
+
+def _object(members: dict[str, Any]) -> Any:
+    return to_js(members, dict_converter=Object.fromEntries)
+
+
+def _present(value: Any) -> bool:
+    """Newer Pyodides have a value of its own for null, older ones None."""
+    return value is not None and type(value).__name__ != "JsNull"
+
+
+class Runtime:
+    """The pipeline's ports, for one request."""
+
+    __slots__ = ("_ctx", "_env", "_request")
+
+    def __init__(self, request: Any, env: Any, ctx: Any) -> None:
+        self._request = request
+        self._env = env
+        self._ctx = ctx
+
+    def read(self, request_id: str) -> Inbound:
+        request = self._request
+        return Inbound(
+            request_id,
+            time.time(),
+            request.method,
+            request.url,
+            Object.fromEntries(request.headers).to_py(),
+            _present(request.body),
+        )
+
+    def now(self) -> float:
+        return time.time()
+
+    def log(self, line: str) -> None:
+        console.log(line)
+
+    def defer(self, work: Coroutine[Any, Any, Any]) -> None:
+        # The promise must own its proxy, or the runtime takes it away when the handler returns.
+        task = asyncio.ensure_future(work)
+        proxy = create_proxy(task)
+        task.add_done_callback(lambda _: proxy.destroy())
+        self._ctx.waitUntil(proxy)
+
+    async def kv(self, key: str, timeout: float) -> str | None:
+        try:
+            value = await asyncio.wait_for(self._env.POLICY.get(key), timeout)
+        except (JsException, AttributeError) as error:
+            raise OSError(f"KV: {type(error).__name__}") from error
+        return value if isinstance(value, str) else None
+
+    async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
+        try:
+            options = {"redirect": "manual", "signal": AbortSignal.timeout(int(timeout * 1000))}
+            answer = await js_fetch(url, _object(options))
+            if answer.status != 200:
+                raise OSError(f"answered {answer.status}")
+            reader = answer.body.getReader()
+            text = b""
+            while not (chunk := await reader.read()).done:
+                text += chunk.value.to_bytes()
+                if len(text) > limit:
+                    await reader.cancel()
+                    raise OSError(f"longer than {limit} bytes")
+            return text
+        except JsException as error:
+            raise OSError(error.name) from error
+
+    async def verify(self, key: Key, algorithm: str, signature: bytes, signed: bytes) -> bool:
+        importing, verifying = _ALGORITHMS[algorithm]
+        handle = key.handles.get(algorithm)
+        try:
+            if handle is None:
+                handle = await crypto.subtle.importKey(
+                    "jwk", _object(key.jwk), _object(importing), False, to_js(["verify"])
+                )
+                key.handles[algorithm] = handle
+            return bool(await crypto.subtle.verify(_object(verifying), handle, to_js(signature), to_js(signed)))
+        except JsException as error:
+            raise Denied(Reason.TOKEN_KEY, f"the runtime refused the key: {error.name}") from error
+
+    async def send(self, call: Outbound) -> UpstreamAnswer:
+        # The limit is on the answer's headers only: AbortSignal.timeout() would cut a long body off as well.
+        controller = AbortController.new()
+        timer = setTimeout(controller.abort.bind(controller), int(call.timeout * 1000))
+        options = {
+            "method": call.method,
+            "headers": call.headers,
+            "redirect": "manual",
+            "signal": controller.signal,
+        }
+        if _present(body := self._request.body):
+            options |= {"body": body, "duplex": "half"}
+        try:
+            native = await js_fetch(call.url, _object(options))
+        except JsException as error:
+            timed_out = error.name in ("AbortError", "TimeoutError")
+            raise Denied(Reason.UPSTREAM_TIMEOUT if timed_out else Reason.UPSTREAM_UNREACHABLE) from error
+        finally:
+            clearTimeout(timer)
+        return UpstreamAnswer(native.status, getattr(Array, "from")(native.headers.keys()).join(","), native)
+
+
+def _respond(result: Refusal | Relay) -> Any:
+    if isinstance(result, Refusal):
+        return Response.new(result.body, _object({"status": result.status, "headers": result.headers}))
+    native = result.answer.native
+    response = Response.new(native.body, native)  # the stream is handed on, never read here
+    headers = response.headers
+    for name in result.removed:
+        headers.delete(name)
+    for name, value in result.headers.items():
+        headers.set(name, value)
+    return response
+
+
+async def on_fetch(request: Any, env: Any, ctx: Any) -> Any:
+    """Answer one request: one decision line before any effect, and never a stack trace."""
+    request_id = secrets.token_hex(16)
+    runtime = Runtime(request, env, ctx)
+    try:
+        inbound = runtime.read(request_id)
+    except Exception as error:
+        runtime.log(audit.crash_event(runtime.now(), request_id, type(error).__name__))
+        return _respond(gateway.refusal(Reason.INTERNAL, request_id, {"airgate-request-id": request_id}))
+    return _respond(await gateway.handle(inbound, _state, runtime))
