@@ -1,104 +1,126 @@
 """Audit events: one decision for every request, written before any effect, and one outcome for every forwarded call.
 
-Each event is one line of JSON. Tokens, secrets, bodies and query strings are never in it, and a path only where its
-upstream opted in: paths hold secrets and people.
+Each event is one line of JSON. Tokens, secrets, bodies and query strings are never in it, and a path only where
+its upstream opted in: paths hold secrets and people.
+
+Both lines are on the path of every request, so they are written out field by field: a general encoder takes three
+times as long. Everything that comes from outside goes through `_text` or `_texts`.
 """
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
+from json.encoder import encode_basestring_ascii as _quote
 
-from model import Caller, Decision, Denied, Inbound, Reason, Target
+from model import Caller, Decision, Denied, Fact, Inbound, Reason, Target
 
 SCHEMA = 1
 LONGEST = 512  # characters of a value that comes from outside
 MOST = 100  # entries of a list that comes from outside
 
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+def _text(value: str | None, longest: int = LONGEST) -> str:
+    return "null" if value is None else _quote(value[:longest])
+
+
+def _texts(values: Iterable[str] | None) -> str:
+    return "null" if values is None else "[" + ",".join([_text(value) for value in list(values)[:MOST]]) + "]"
+
+
+_second = (-1, "")  # the last second that was written out, and how
 
 
 def timestamp(seconds: float) -> str:
     """RFC 3339 in UTC, to the millisecond."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    global _second
+    whole, milliseconds = divmod(int(seconds * 1000), 1000)
+    if _second[0] != whole:
+        _second = (whole, datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
+    return f"{_second[1]}.{milliseconds:03}Z"
 
 
-def _cut(names: Any) -> list[str]:
-    return sorted(names)[:MOST]
+def _fact(name: str, fact: Fact) -> str:
+    value = _text(fact.value) if isinstance(fact.value, str) else _texts(fact.value)
+    return f'"{name}":{{"value":{value},"attested":{"true" if fact.attested else "false"}}}'
+
+
+def describe(caller: Caller) -> str:
+    """The part of a decision event that names the caller and the task it speaks for."""
+    identity = caller.identity
+    return (
+        f',"issuer":{_text(identity.issuer)},"subject":{_text(identity.subject)},"kind":{_text(identity.kind)}'
+        f',"roles":{{"granted":{_texts(sorted(identity.granted))},"tagged":{_texts(caller.tagged)}'
+        f',"effective":{_texts(sorted(caller.effective))}}},"workload":{{'
+        + ",".join([_fact(name, fact) for name, fact in caller.workload.items()])
+        + "}"
+    )
+
+
+def _head(event: str, now: float, request_id: str) -> str:
+    return f'{{"event":"{event}","schema":{SCHEMA},"time":"{timestamp(now)}","request_id":"{request_id}"'
 
 
 class Record:
     """What is known of one request so far; `gateway.handle` fills it in as stages pass."""
 
-    __slots__ = ("bundle", "caller", "decision", "inbound", "log_path", "note", "sequence", "target")
+    __slots__ = (
+        "bundle",
+        "decision",
+        "described",
+        "inbound",
+        "log_path",
+        "note",
+        "sequence",
+        "target",
+    )
 
     def __init__(self, inbound: Inbound) -> None:
         self.inbound = inbound
         self.target: Target | None = None
-        self.caller: Caller | None = None
+        self.described = ""  # describe(caller), once there is one
         self.decision: Decision | None = None
         self.bundle: str | None = None
         self.sequence: int | None = None
         self.log_path = False
-        self.note: str | None = None  # why a caller of a public page was not told more
+        self.note = ""  # why a caller of a public page was not told more
 
     def decided(self, denied: Denied | None) -> str:
         """The decision event, as the line to be written."""
-        inbound, target, caller, decision = self.inbound, self.target, self.caller, self.decision
-        event: dict[str, Any] = {
-            "event": "decision",
-            "schema": SCHEMA,
-            "time": timestamp(inbound.received_at),
-            "request_id": inbound.request_id,
-            "decision": "deny" if denied else "permit",
-            "reason": denied.reason if denied else None,
-            "detail": ((denied.detail if denied else self.note) or "")[:LONGEST] or None,
-            "method": inbound.method[:16],
-            "upstream": target.upstream[:64] if target else None,
-            "route": decision.route if decision else None,
-            "policies": decision.policies[:MOST] if decision else (),
-            "shadow": decision.shadow[:MOST] if decision else (),
-            "bundle": self.bundle,
-            "sequence": self.sequence,
-            "client": inbound.headers.get("cf-connecting-ip"),
-        }
-        if caller is not None:
-            identity = caller.identity
-            event["issuer"] = identity.issuer
-            event["subject"] = identity.subject
-            event["kind"] = identity.kind
-            event["roles"] = {
-                "granted": _cut(identity.granted),
-                "tagged": caller.tagged,
-                "effective": _cut(caller.effective),
-            }
-            event["workload"] = {
-                field: {"value": fact.value[:MOST] if isinstance(fact.value, tuple) else fact.value, "attested": fact.attested}
-                for field, fact in caller.workload.items()
-            }
+        inbound, target, decision = self.inbound, self.target, self.decision
+        line = (
+            f"{_head('decision', inbound.received_at, inbound.request_id)}"
+            f',"decision":"{"deny" if denied else "permit"}"'
+            f',"reason":{_text(denied.reason if denied else None)}'
+            f',"detail":{_text((denied.detail if denied else self.note) or None)}'
+            f',"method":{_text(inbound.method, 16)}'
+            f',"upstream":{_text(target.upstream if target else None, 64)}'
+        )
+        if decision is not None:
+            line += (
+                f',"route":{_text(decision.route)},"policies":{_texts(decision.policies)}'
+                f',"shadow":{_texts(decision.shadow)}'
+            )
+        line += (
+            f',"bundle":{_text(self.bundle)},"sequence":{"null" if self.sequence is None else self.sequence}'
+            f',"client":{_text(inbound.headers.get("cf-connecting-ip"), 64)}{self.described}'
+        )
         if target is not None and self.log_path:
-            event["path"] = target.path[:1024]
-        return _encode(event)
+            line += f',"path":{_text(target.path, 1024)}'
+        return line + "}"
 
     def ended(self, now: float, result: str, status: int | None, sent_at: float, detail: str = "") -> str:
         """The outcome event: how the upstream took the call. `result`: answered, unreachable, timeout or internal."""
-        return _encode(
-            {
-                "event": "outcome",
-                "schema": SCHEMA,
-                "time": timestamp(now),
-                "request_id": self.inbound.request_id,
-                "upstream": self.target.upstream if self.target else None,
-                "result": result,
-                "detail": detail[:LONGEST] or None,
-                "status": status,
-                "upstream_ms": round((now - sent_at) * 1000, 1),
-            }
+        return (
+            f"{_head('outcome', now, self.inbound.request_id)}"
+            f',"upstream":{_text(self.target.upstream if self.target else None, 64)}'
+            f',"result":{_text(result)},"detail":{_text(detail or None)}'
+            f',"status":{"null" if status is None else status},"upstream_ms":{max(0, round((now - sent_at) * 1000))}}}'
         )
 
 
 def bundle_event(now: float, result: str, detail: str, bundle: str | None, sequence: int | None) -> str:
     """A change of policy, or a failure to read it, as this isolate saw it. `result`: loaded or refused."""
-    return _encode(
+    return json.dumps(
         {
             "event": "bundle",
             "schema": SCHEMA,
@@ -107,20 +129,14 @@ def bundle_event(now: float, result: str, detail: str, bundle: str | None, seque
             "detail": detail[:LONGEST] or None,
             "bundle": bundle,
             "sequence": sequence,
-        }
+        },
+        separators=(",", ":"),
     )
 
 
 def crash_event(now: float, request_id: str, kind: str) -> str:
     """The decision event of a request that could not even be read."""
-    return _encode(
-        {
-            "event": "decision",
-            "schema": SCHEMA,
-            "time": timestamp(now),
-            "request_id": request_id,
-            "decision": "deny",
-            "reason": Reason.INTERNAL,
-            "detail": kind,
-        }
+    return (
+        f"{_head('decision', now, request_id)}"
+        f',"decision":"deny","reason":{_text(Reason.INTERNAL)},"detail":{_text(kind)}}}'
     )

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import identity
 import keys
 from document import read_object
-from policy import METHODS, Choice, Decision, Glob, Index, Policy, Workload, decide
-from model import Caller, Target
+from model import Caller, Decision, Target
+from policy import METHODS, Choice, Glob, Index, Policy, Workload, decide
 from tokens import Rules
 
 FORMAT = 1
@@ -56,14 +56,13 @@ class Bundle(NamedTuple):
     issuers: dict[str, Issuer]  # by exact iss
     upstreams: dict[str, Upstream]
     policies: tuple[Policy, ...]
-    index: Index
+    lookup: Index
 
     def decide(self, caller: Caller, target: Target) -> Decision:
-        return decide(self.index.candidates(target), caller, lambda: self._owner(target.upstream))
-
-    def _owner(self, name: str) -> str | None:
-        upstream = self.upstreams.get(name)
-        return upstream.owner if upstream is not None else None
+        decision = decide(self.lookup.candidates(target), caller)
+        if decision.owner is None and (upstream := self.upstreams.get(target.upstream)) is not None:
+            return decision._replace(owner=upstream.owner)
+        return decision
 
 
 class _Reader:
@@ -214,18 +213,20 @@ def _upstream(reader: _Reader) -> Upstream:
     base = reader.text("base")
     if _BASE.fullmatch(base) is None or "/." in base:
         raise reader.wrong("base", "an address without user, query, fragment or trailing slash")
-    upstream = Upstream(base, reader.text("owner"), reader.number("timeout", 0.01, 3600), reader.flag("log_path"))
+    upstream = Upstream(
+        base, reader.text("owner"), reader.number("timeout", 0.01, 3600), reader.flag("log_path")
+    )
     reader.done()
     return upstream
 
 
 def _workload(reader: _Reader) -> Workload:
-    def globs(name: str) -> tuple[Glob, ...] | None:
-        patterns = reader.some_or_null(name)
-        return None if patterns is None else tuple(Glob(pattern) for pattern in patterns)
-
+    names = []
+    for name in ("dag", "task"):
+        if (patterns := reader.some_or_null(name)) is not None:
+            names.append((name, tuple(Glob(pattern) for pattern in patterns)))
     tags = None if reader.null("tags") else _choice(reader.within("tags"))
-    workload = Workload(globs("dag"), globs("task"), tags, reader.flag("attested"))
+    workload = Workload(tuple(names), tags, reader.flag("attested"))
     reader.done()
     return workload
 
@@ -292,7 +293,9 @@ def load_pointer(text: str) -> Pointer:
     digest = reader.text("bundle")
     if re.fullmatch(r"[0-9a-f]{64}", digest) is None:
         raise reader.wrong("bundle", "a SHA-256 in hex")
-    pointer = Pointer(int(reader.number("sequence", 1, 2**53)), digest, reader.number("published_at", 0, 2**53))
+    pointer = Pointer(
+        int(reader.number("sequence", 1, 2**53)), digest, reader.number("published_at", 0, 2**53)
+    )
     reader.text("published_by")
     reader.text("note")
     reader.done()

@@ -43,11 +43,13 @@ def _depth(text: str) -> int:
 
 
 def read_object(text: bytes | str, *, limit: int, depth: int = 16) -> dict[str, Any]:
-    """Parse one JSON object of at most `limit` bytes (characters, for a str) and `depth` levels; ValueError otherwise."""
+    """One JSON object of at most `limit` bytes (characters, for a str) and `depth` levels; ValueError otherwise."""
     if len(text) > limit:
         raise ValueError(f"longer than {limit} bytes")
     if isinstance(text, bytes):
-        text = text.decode("utf-8")  # UnicodeDecodeError is a ValueError; UTF-16, UTF-32 and BOMs fail here or below
+        text = text.decode(
+            "utf-8"
+        )  # UnicodeDecodeError is a ValueError; UTF-16, UTF-32 and BOMs fail here or below
     # Depth comes first: some runtimes die of deep nesting instead of raising. Few brackets cannot be deep.
     if text.count("[") + text.count("{") > depth and _depth(text) > depth:
         raise ValueError(f"nested more than {depth} levels deep")

@@ -5,6 +5,7 @@ encoding, encoded separators, empty segments, path parameters, doubly encoded oc
 has one reading, and the same `Target` is authorised and forwarded.
 """
 
+import functools
 import re
 from urllib.parse import unquote_to_bytes
 
@@ -36,7 +37,8 @@ _KEPT_BACK = frozenset(
     }
 )  # fmt: skip
 _KEPT_BACK_FAMILIES = (
-    "airgate-", "cf-", "proxy-", "x-airgate-", "x-forwarded", "x-original-", "x-rewrite-", "x-envoy-", "x-auth-request-", "x-remote-",
+    "airgate-", "cf-", "proxy-", "x-airgate-", "x-auth-request-", "x-envoy-", "x-forwarded", "x-original-",
+    "x-remote-", "x-rewrite-",
 )  # fmt: skip
 _NAME = re.compile(r"[a-z0-9!#$%&'*+\-.^_`|~]+")
 
@@ -52,7 +54,9 @@ def _segment(raw: str) -> str:
         except UnicodeDecodeError:
             raise Denied(Reason.ROUTE_PATH_AMBIGUOUS, "not UTF-8") from None
     if _NOT_IN_SEGMENT.search(decoded) is not None:
-        raise Denied(Reason.ROUTE_PATH_AMBIGUOUS, "a separator, dot segment, control character or double encoding")
+        raise Denied(
+            Reason.ROUTE_PATH_AMBIGUOUS, "a separator, dot segment, control character or double encoding"
+        )
     return decoded
 
 
@@ -62,6 +66,7 @@ def _normal(match: re.Match[str]) -> str:
     return character if character in _UNRESERVED else match[0].upper()
 
 
+@functools.lru_cache(512)  # tasks call the same few addresses again and again; refusals are not kept
 def parse_target(method: str, url: str) -> Target:
     """The one reading of a raw request URL (RFC 3986). Looks nothing up. Raises Denied."""
     if method not in METHODS:
@@ -74,7 +79,10 @@ def parse_target(method: str, url: str) -> Target:
     raw, mark, query = url[origin.end() :].partition("?")
     if _PATH.fullmatch(raw) is None:
         ambiguous = any(character in raw for character in ";\\\0")
-        raise Denied(Reason.ROUTE_PATH_AMBIGUOUS if ambiguous else Reason.ROUTE_MALFORMED, "a character that RFC 3986 keeps out")
+        raise Denied(
+            Reason.ROUTE_PATH_AMBIGUOUS if ambiguous else Reason.ROUTE_MALFORMED,
+            "a character that RFC 3986 keeps out",
+        )
     if _QUERY.fullmatch(query) is None:
         raise Denied(Reason.ROUTE_MALFORMED, "a character in the query that RFC 3986 keeps out")
     first, slash, rest = raw[1:].partition("/")
@@ -86,7 +94,9 @@ def parse_target(method: str, url: str) -> Target:
     upstream = _segment(first) if first else ""
     segments = tuple(_segment(part) for part in parts)
     path = slash + rest
-    return Target(method, upstream, segments, _ESCAPE.sub(_normal, path) if "%" in path else path, mark + query)
+    return Target(
+        method, upstream, segments, _ESCAPE.sub(_normal, path) if "%" in path else path, mark + query
+    )
 
 
 def refuse_unsendable(inbound: Inbound) -> None:
@@ -125,11 +135,6 @@ def outbound(inbound: Inbound, target: Target, upstream: Upstream) -> Outbound:
     return Outbound(target.method, upstream.base + target.path + target.query, headers, upstream.timeout)
 
 
-def removed(header_names: str) -> tuple[str, ...]:
-    """Headers of an upstream's answer that only the gate may set."""
-    if "airgate" not in header_names:
-        return ()
-    return tuple(
-        name for name in header_names.split(",") if name.replace("_", "-").replace(".", "-").startswith("airgate-")
-    )
-
+def reserved(name: str) -> bool:
+    """Whether only the gate may set this header of an answer. Name in lower case."""
+    return name.replace("_", "-").replace(".", "-").startswith("airgate-")

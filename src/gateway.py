@@ -8,9 +8,9 @@ import audit
 import forward
 import tokens
 from bundle import OWN, Bundle
-from identity import act, identify
+from identity import identify
 from keys import Key
-from model import ANSWERS, Denied, Identity, Inbound, Outbound, Reason, Refusal, Relay, Target, UpstreamAnswer
+from model import ANSWERS, Caller, Denied, Inbound, Outbound, Reason, Refusal, Relay, Target, UpstreamAnswer
 from state import Seen, State
 
 
@@ -38,8 +38,7 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
             return await _health(record, target, state, ports)
         bundle = await state.current(ports)
         record.bundle, record.sequence = bundle.version, state.sequence
-        identity = await _authenticate(inbound, bundle, state, ports)
-        caller = record.caller = act(identity, inbound.headers)
+        caller = await _authenticate(record, bundle, state, ports)
         upstream = bundle.upstreams.get(target.upstream)
         if upstream is None:
             raise Denied(Reason.ROUTE_UNKNOWN_UPSTREAM)
@@ -50,7 +49,7 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
         call = forward.outbound(inbound, target, upstream)
     except Denied as refused:
         denied = refused
-    except Exception as error:
+    except Exception as error:  # a mistake of ours must refuse, and be on record like any refusal
         denied = Denied(Reason.INTERNAL, _where(error))
 
     ports.log(record.decided(denied))
@@ -66,35 +65,46 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
         ports.log(record.ended(ports.now(), result, None, sent_at, failed.detail))
         return _refusal(reason, record)
     ports.log(record.ended(ports.now(), "answered", answer.status, sent_at))
-    return Relay(answer, _headers(record), forward.removed(answer.header_names))
+    return Relay(answer, _headers(record))
 
 
-async def _authenticate(inbound: Inbound, bundle: Bundle, state: State, ports: Ports) -> Identity:
-    """Who is calling, by the token's own proof (RFC 8725). A token verified before is not verified again."""
-    token = tokens.bearer(inbound.headers)
-    now = inbound.received_at
-    if (seen := state.recall(token, now)) is not None:
-        if seen.keyring.stale(now):
-            seen.keyring.asked_at = now
-            ports.defer(seen.keyring.refresh(ports.fetch, now))
-        return seen.identity
+async def _authenticate(record: audit.Record, bundle: Bundle, state: State, ports: Ports) -> Caller:
+    """Who is calling, and as what. A token that was verified before is not verified again while its key stands."""
+    headers, now = record.inbound.headers, record.inbound.received_at
+    token = tokens.bearer(headers)
+    seen = state.recall(token, now)
+    if seen is None:
+        seen = await _verify(token, bundle, state, ports, now)
+        state.remember(token, seen)
+    elif seen.keyring.stale(now):
+        seen.keyring.claim(now)
+        ports.defer(seen.keyring.refresh(ports.fetch, now))
+    caller, record.described = seen.acts(headers)
+    return caller
+
+
+async def _verify(token: str, bundle: Bundle, state: State, ports: Ports, now: float) -> Seen:
+    """The identity that a token proves (RFC 8725). Raises Denied `token.*` or `issuer.unavailable`."""
     unverified = tokens.parse(token)
     issuer = bundle.issuers.get(unverified.issuer)
     if issuer is None:
         raise Denied(Reason.TOKEN_ISSUER, f"{unverified.issuer!r:.200}")
-    if unverified.algorithm not in issuer.rules.algorithms:
-        raise Denied(Reason.TOKEN_ALGORITHM, f"{unverified.algorithm!r:.20}")
+    algorithm = unverified.algorithm
+    if algorithm not in issuer.rules.algorithms:
+        raise Denied(Reason.TOKEN_ALGORITHM, f"{algorithm!r:.20}")
     keyring = state.keyring(issuer)
     if keyring.stale(now) and keyring.usable(now):
-        keyring.asked_at = now
+        keyring.claim(now)
         ports.defer(keyring.refresh(ports.fetch, now))
-    key = await keyring.find(unverified.kid, unverified.algorithm, ports.fetch, now)
-    if not key.fits(unverified.algorithm, unverified.signature) or not await ports.verify(key, unverified.algorithm, unverified.signature, unverified.signed):
+    key = await keyring.find(unverified.kid, algorithm, ports.fetch, now)
+    signature = unverified.signature
+    if not key.fits(algorithm, signature) or not await ports.verify(
+        key, algorithm, signature, unverified.signed
+    ):
         raise Denied(Reason.TOKEN_SIGNATURE)
     subject, until = tokens.validate(unverified, issuer.rules, now)
     identity = identify(unverified.claims, subject, issuer.mapping)
-    state.remember(token, Seen(identity, until, key, keyring))
-    return identity
+    return Seen(identity, until, key, keyring, {})
 
 
 async def _health(record: audit.Record, target: Target, state: State, ports: Ports) -> Refusal:
@@ -105,9 +115,8 @@ async def _health(record: audit.Record, target: Target, state: State, ports: Por
         bundle = await state.current(ports)
         report["status"] = "ok"
         record.bundle, record.sequence = bundle.version, state.sequence
-        identity = await _authenticate(inbound, bundle, state, ports)
-        record.caller = act(identity, inbound.headers)
-        record.decision = bundle.decide(record.caller, target)
+        caller = await _authenticate(record, bundle, state, ports)
+        record.decision = bundle.decide(caller, target)
         if record.decision.permit:
             report |= state.report(inbound.received_at)
     except Denied as denied:

@@ -20,8 +20,8 @@ _HEADERS = {
     "map_index": "airgate-map-index",
     "tags": "airgate-dag-tags",
 }
+SAID = ("airgate-role", *_HEADERS.values())  # every header that act() reads
 _ROLE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_VISIBLE = re.compile(r"[!-~\u00a0-\U0010ffff](?:[ -~\u00a0-\U0010ffff]*[!-~\u00a0-\U0010ffff])?")
 
 
 class Grant(NamedTuple):
@@ -70,7 +70,9 @@ def identify(claims: dict[str, Any], subject: str, mapping: Mapping) -> Identity
     """Read a verified token's claims by its issuer's mapping. Raises Denied `token.claims`."""
     kind = mapping.kind_default
     if mapping.kind_claim is not None:
-        kind = _at(claims, mapping.kind_claim) or kind
+        claimed = _at(claims, mapping.kind_claim)
+        if claimed is not None:
+            kind = claimed
         if kind not in KINDS:
             raise Denied(Reason.TOKEN_CLAIMS, "kind is not one of " + ", ".join(KINDS))
     held: dict[tuple[str, ...] | None, tuple[str, ...]] = {None: (subject,)}
@@ -88,15 +90,19 @@ def identify(claims: dict[str, Any], subject: str, mapping: Mapping) -> Identity
     return Identity(mapping.id, subject, kind, frozenset(granted), attested)
 
 
-def _asserted(field: str, text: str) -> Fact:
-    if field == "tags":
-        tags = tuple(tag.strip(" ") for tag in text.split(","))
-        if len(tags) > MOST_TAGS or not all(len(tag) <= LONGEST and _VISIBLE.fullmatch(tag) for tag in tags):
-            raise Denied(Reason.REQUEST_HEADER_INVALID, _HEADERS[field])
-        return Fact(tags, False)
-    if len(text) > LONGEST or _VISIBLE.fullmatch(text) is None:
-        raise Denied(Reason.REQUEST_HEADER_INVALID, _HEADERS[field])
-    return Fact(text, False)
+def _asserted(headers: dict[str, str]) -> dict[str, Fact]:
+    workload: dict[str, Fact] = {}
+    for field, header in _HEADERS.items():
+        if (text := headers.get(header)) is None:
+            continue
+        values = tuple([tag.strip(" ") for tag in text.split(",")]) if field == "tags" else (text,)
+        for value in values:
+            if not value or len(value) > LONGEST or not value.isprintable():
+                raise Denied(Reason.REQUEST_HEADER_INVALID, header)
+        if len(values) > MOST_TAGS:
+            raise Denied(Reason.REQUEST_HEADER_INVALID, header)
+        workload[field] = Fact(values if field == "tags" else text, False)
+    return workload
 
 
 def act(identity: Identity, headers: dict[str, str]) -> Caller:
@@ -114,11 +120,7 @@ def act(identity: Identity, headers: dict[str, str]) -> Caller:
         effective = frozenset(tagged)
         if not effective <= identity.granted:
             raise Denied(Reason.ROLE_NOT_GRANTED, ", ".join(sorted(effective - identity.granted))[:200])
-    workload = {
-        field: _asserted(field, text)
-        for field, header in _HEADERS.items()
-        if (text := headers.get(header)) is not None
-    }
+    workload = _asserted(headers)
     if identity.attested:
         workload |= identity.attested
     return Caller(identity, tagged, effective, workload)

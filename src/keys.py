@@ -154,7 +154,9 @@ def read_jwks(text: bytes) -> list[Key]:
 def _fetchable(url: Any) -> str:
     if isinstance(url, str):
         parts = urlsplit(url)
-        if parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")):
+        if parts.scheme == "https" or (
+            parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+        ):
             return url
     raise ValueError("jwks_uri is not an https address")
 
@@ -174,6 +176,10 @@ class Keyring:
         """True when a background refresh is due and nobody has begun one."""
         return now - self.fetched_at > FRESH and now - self.asked_at > COOL_DOWN
 
+    def claim(self, now: float) -> None:
+        """Note that a fetch begins: until it is over, or has had its time, nobody else begins one."""
+        self.asked_at = now
+
     def usable(self, now: float) -> bool:
         return bool(self.keys) and now - self.fetched_at < USABLE
 
@@ -183,7 +189,7 @@ class Keyring:
 
     async def refresh(self, fetch: Fetch, now: float) -> bool:
         """Fetch the keys anew. Keeps the ones held when that fails, and says in `error` why. Never raises."""
-        self.asked_at = now
+        self.claim(now)
         try:
             fetched = read_jwks(await fetch(await self._jwks_uri(fetch), TIMEOUT, LIMIT))
             if not fetched:
@@ -192,7 +198,10 @@ class Keyring:
             self.error = f"{type(error).__name__}: {error}"[:200]
             return False
         # A key that is still published stays the same object, so nothing verified by it is verified again.
-        self.keys = [next((held for held in self.keys if held.same(key) and held.kid == key.kid), key) for key in fetched]
+        self.keys = [
+            next((held for held in self.keys if held.same(key) and held.kid == key.kid), key)
+            for key in fetched
+        ]
         self.fetched_at, self.error = now, ""
         return True
 
@@ -207,9 +216,13 @@ class Keyring:
         return _fetchable(metadata.get("jwks_uri"))
 
     async def find(self, kid: str | None, algorithm: str, fetch: Fetch, now: float) -> Key:
-        """The key that a token names. Raises Denied: `token.key` when there is none, `issuer.unavailable` when that can't be known."""
+        """The key that a token names.
+
+        Raises Denied: `token.key` when there is none, `issuer.unavailable` when that cannot be known.
+        """
         if not self.usable(now):
-            # Nothing to fall back on, so every request fetches for itself; once it has failed they answer at once for a while.
+            # Nothing to fall back on, so every request fetches for itself; after a failure they answer at once
+            # for a while.
             if self.error and now - self.asked_at < RETRY:
                 raise Denied(Reason.ISSUER_UNAVAILABLE, self.error)
             self._begun = [begun for begun in self._begun if now - begun < TIMEOUT]
@@ -221,13 +234,15 @@ class Keyring:
             return self._choose(kid, algorithm) or self._unknown(kid)
         key = self._choose(kid, algorithm)
         if key is None and now - self.asked_at > COOL_DOWN:
-            # The issuer may have rotated. The claim in refresh() comes before its fetch, so a flood of made-up ids costs one.
+            # The issuer may have rotated. refresh() claims before it fetches: a flood of made-up ids costs one.
             await self.refresh(fetch, now)
             key = self._choose(kid, algorithm)
         return key or self._unknown(kid)
 
     def _choose(self, kid: str | None, algorithm: str) -> Key | None:
-        fitting = [key for key in self.keys if algorithm in key.algorithms and (kid is None or key.kid == kid)]
+        fitting = [
+            key for key in self.keys if algorithm in key.algorithms and (kid is None or key.kid == kid)
+        ]
         return fitting[0] if len(fitting) == 1 else None
 
     @staticmethod

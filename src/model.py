@@ -161,7 +161,6 @@ class UpstreamAnswer(NamedTuple):
     """An upstream's answer as far as the core needs it; `native` is the runtime's own object."""
 
     status: int
-    header_names: str  # lower case, joined with ","
     native: Any
 
 
@@ -174,8 +173,7 @@ class Refusal(NamedTuple):
 
 
 class Relay(NamedTuple):
-    """An upstream's answer to be passed on, with these headers set and those removed."""
+    """An upstream's answer to be passed on, with the gate's own headers set."""
 
     answer: UpstreamAnswer
     headers: dict[str, str]
-    removed: tuple[str, ...]

@@ -5,7 +5,7 @@ unknown (None): the value it asks for is not there. A policy joins its condition
 permit not match and a forbid match, so a value left out can never open the gate.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from model import Caller, Decision, Reason, Target
@@ -52,16 +52,17 @@ class Choice(NamedTuple):
     def holds(self, used: frozenset[str], held: frozenset[str]) -> bool:
         """`any` and `all` read the names in use; `none` reads every name held, used or not."""
         return (
-            (not self.any or not self.any.isdisjoint(used)) and self.all <= used and self.none.isdisjoint(held)
+            (not self.any or not self.any.isdisjoint(used))
+            and self.all <= used
+            and self.none.isdisjoint(held)
         )
 
 
 class Workload(NamedTuple):
-    """What a policy asks of the task behind a call. None: nothing asked."""
+    """What a policy asks of the task behind a call."""
 
-    dag: tuple[Glob, ...] | None
-    task: tuple[Glob, ...] | None
-    tags: Choice | None
+    names: tuple[tuple[str, tuple[Glob, ...]], ...]  # (dag or task, patterns of which one must match)
+    tags: Choice | None  # None: nothing asked
     attested: bool  # only values from the token's claims count
 
 
@@ -100,9 +101,7 @@ def _workload(asked: Workload, caller: Caller) -> Truth:
     if caller.identity.kind == "human":
         return False  # there is no task to be unknown about
     truth: Truth = True
-    for name, globs in (("dag", asked.dag), ("task", asked.task)):
-        if globs is None:
-            continue
+    for name, globs in asked.names:
         fact = caller.workload.get(name)
         if fact is None or (asked.attested and not fact.attested):
             truth = None
@@ -153,13 +152,13 @@ def _insert(root: _Node, policy: Policy, path: str) -> None:
     node.ends.append((policy, path))
 
 
-def _collect(root: _Node, segments: tuple[str, ...]) -> Iterable[tuple[Policy, str]]:
-    """The policies whose path patterns match, each with the pattern. Level by level: no recursion on the caller's path."""
+def _collect(root: _Node, segments: tuple[str, ...]) -> list[tuple[Policy, str]]:
+    """The policies whose path patterns match, each with the pattern: level by level, without recursion."""
+    found = list(root.below)
     nodes = [root]
     for segment in segments:
         reached: list[_Node] = []
         for node in nodes:
-            yield from node.below
             if (literal := node.literal.get(segment)) is not None:
                 reached.append(literal)
             if node.deeper is not None:
@@ -167,12 +166,13 @@ def _collect(root: _Node, segments: tuple[str, ...]) -> Iterable[tuple[Policy, s
             for glob, named in node.named:
                 if glob.matches(segment):
                     reached.append(named)
-        if not reached:
-            return
+        for node in reached:
+            if node.below:
+                found += node.below
         nodes = reached
     for node in nodes:
-        yield from node.below
-        yield from node.ends
+        found += node.ends
+    return found
 
 
 class Index:
@@ -193,24 +193,27 @@ class Index:
         return _collect(root, target.segments) if root is not None else ()
 
 
-def decide(candidates: Iterable[tuple[Policy, str]], caller: Caller, owner_of: Callable[[], str | None]) -> Decision:
-    """Decide among the policies whose target matches. `owner_of` names the upstream's owner, whom to ask when none does."""
+def decide(candidates: Iterable[tuple[Policy, str]], caller: Caller) -> Decision:
+    """Decide among the policies whose target matches, each given with the path pattern that did."""
     permits: dict[str, tuple[Policy, str]] = {}
     forbids: dict[str, tuple[Policy, str]] = {}
-    shadow: dict[str, None] = {}
-    for policy, path in candidates:
-        if policy.id in permits or policy.id in forbids or not policy.matches(caller):
+    shadow: set[str] = set()
+    for candidate in candidates:
+        policy = candidate[0]
+        if not policy.matches(caller):
             continue
         if policy.shadow:
-            shadow[policy.id] = None
+            shadow.add(policy.id)
         else:
-            (forbids if policy.forbids else permits)[policy.id] = (policy, path)
+            # Of two patterns of one policy the first in order: one request has one story, however it was found.
+            chosen = forbids if policy.forbids else permits
+            if policy.id not in chosen or candidate[1] < chosen[policy.id][1]:
+                chosen[policy.id] = candidate
+    silent = tuple(sorted(shadow)) if shadow else ()
     deciding = forbids or permits
     if not deciding:
-        return Decision(False, Reason.POLICY_NO_MATCH, (), None, owner_of(), tuple(sorted(shadow)))
-    # Sorted: one request has one story, whatever the order in which policies are found.
+        return Decision(False, Reason.POLICY_NO_MATCH, (), None, None, silent)
     ids = tuple(sorted(deciding))
     policy, path = deciding[ids[0]]
-    return Decision(
-        not forbids, Reason.POLICY_FORBIDDEN if forbids else None, ids, path, policy.owner, tuple(sorted(shadow))
-    )
+    reason = Reason.POLICY_FORBIDDEN if forbids else None
+    return Decision(reason is None, reason, ids, path, policy.owner, silent)

@@ -3,19 +3,22 @@
 Plain values only, every one bounded. Nothing here may be awaited by a request other than the one that began it.
 """
 
+import gc
 from collections.abc import Coroutine
 from typing import Any, NamedTuple, Protocol
 
 import audit
 from bundle import Bundle, Issuer, Pointer, load_pinned, load_pointer
+from identity import SAID, act
 from keys import Key, Keyring
-from model import Denied, Identity, Reason
+from model import Caller, Denied, Identity, Reason
 
 REFRESH = 2.0  # seconds: older than this, the pointer is read again in the background
 WAIT = 10.0  # seconds: older than this, it is read again before deciding
 SLOW = 5.0  # seconds that a read nobody waits for, or everybody must wait for, may take
 EMPTY = 1.0  # seconds between two tries while there is no policy at all
 PATIENCE = 0.5  # seconds a request waits for KV when it has a policy to fall back on
+MOST_ACTING = 16  # combinations of role tag and context remembered for one token
 GENERATION = 512  # verified tokens remembered, in each of two generations
 
 POINTER = "policy/current"
@@ -39,6 +42,19 @@ class Seen(NamedTuple):
     until: float  # seconds since the epoch
     key: Key
     keyring: Keyring
+    # As what the identity has acted, by the headers that say so, with the audit line's part about it.
+    acting: dict[tuple[str | None, ...], tuple[Caller, str]]
+
+    def acts(self, headers: dict[str, str]) -> tuple[Caller, str]:
+        """The caller under this request's role tag and context. The same headers give the same caller."""
+        said = tuple([headers.get(name) for name in SAID])
+        known = self.acting.get(said)
+        if known is None:
+            caller = act(self.identity, headers)
+            if len(self.acting) >= MOST_ACTING:
+                self.acting.clear()
+            known = self.acting[said] = (caller, audit.describe(caller))
+        return known
 
 
 class State:
@@ -54,17 +70,20 @@ class State:
         self._young: dict[str, Seen] = {}
         self._old: dict[str, Seen] = {}
 
+    def fresh(self, now: float) -> bool:
+        """True while the policy in force has been looked at so lately that nothing is to be done."""
+        return self.bundle is not None and now - max(self._read_at, self._asked_at) <= REFRESH
+
     async def current(self, store: Store) -> Bundle:
         """The policy in force. Raises Denied `policy.unavailable` when this isolate has never had one."""
         now = store.now()
         if self.bundle is None:
-            if self.error and now - self._asked_at < EMPTY:
-                raise Denied(Reason.POLICY_UNAVAILABLE, self.error)
-            await self.refresh(store, SLOW)
+            if not (self.error and now - self._asked_at < EMPTY):
+                await self.refresh(store, SLOW)
             if self.bundle is None:
                 raise Denied(Reason.POLICY_UNAVAILABLE, self.error)
-        elif (age := now - self._read_at) > REFRESH and now - self._asked_at > REFRESH:
-            if age > WAIT:
+        elif not self.fresh(now):
+            if now - self._read_at > WAIT:
                 await self.refresh(store, PATIENCE)
             else:
                 self._asked_at = now  # claimed before it begins: others use what is here
@@ -97,11 +116,13 @@ class State:
 
     def _install(self, bundle: Bundle, pointer: Pointer) -> None:
         self.bundle, self.pointer = bundle, pointer
+        # A policy set stays until the next one: the collector need not walk it again and again.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
         self._young, self._old = {}, {}  # roles and rules may have changed
         sources = {issuer.source for issuer in bundle.issuers.values()}
-        self._keyrings = {
-            issuer: ring for issuer, ring in self._keyrings.items() if ring.source in sources
-        }
+        self._keyrings = {issuer: ring for issuer, ring in self._keyrings.items() if ring.source in sources}
 
     @property
     def version(self) -> str | None:

@@ -46,7 +46,7 @@ class Rules(NamedTuple):
 
 
 def bearer(headers: dict[str, str]) -> str:
-    """The token that identifies the caller: `Airgate-Token`, else the Bearer credential of `Authorization` (RFC 6750 §2.1)."""
+    """The token that names the caller: `Airgate-Token`, else the Bearer of `Authorization` (RFC 6750 §2.1)."""
     own = headers.get("airgate-token")
     if own is not None:
         return own
@@ -110,7 +110,7 @@ def _text(claims: dict[str, Any], name: str) -> str:
 
 
 def validate(token: Unverified, rules: Rules, now: float) -> tuple[str, float]:
-    """Check a token whose signature holds. Returns its subject and the time (seconds since the epoch) it stops being valid."""
+    """Check a token whose signature holds. Returns its subject and the end of its life (seconds since the epoch)."""
     claims = token.claims
     if token.type not in _ACCESS_TOKEN and (rules.type == "at+jwt" or token.type not in _PLAIN | {None}):
         raise Denied(Reason.TOKEN_TYPE, f"typ {token.type!r:.40}")

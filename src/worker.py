@@ -6,16 +6,28 @@ snapshots the interpreter after this import.
 """
 
 import asyncio
+import functools
 import secrets
 import time
 from collections.abc import Coroutine
 from typing import Any
 
-from js import AbortController, AbortSignal, Array, Object, Response, clearTimeout, console, crypto, setTimeout
+from js import (
+    AbortController,
+    AbortSignal,
+    Array,
+    Object,
+    Response,
+    clearTimeout,
+    console,
+    crypto,
+    setTimeout,
+)
 from js import fetch as js_fetch
 from pyodide.ffi import JsException, create_proxy, to_js
 
 import audit
+import forward
 import gateway
 from keys import Key
 from model import Denied, Inbound, Outbound, Reason, Refusal, Relay, UpstreamAnswer
@@ -34,8 +46,27 @@ _ALGORITHMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 _state = State()
 
 
+class _Script:
+    """JavaScript functions, each looked up once: a look-up is a crossing too."""
+
+    def __init__(self) -> None:
+        self.log = console.log
+        self.new_controller = AbortController.new
+        self.new_response = Response.new
+        self.array_from = getattr(Array, "from")
+        self.from_entries = Object.fromEntries
+        # abort() as a plain function of the controller, so that a timer can call it without a proxy of ours.
+        method = AbortController.prototype.abort
+        self.abort = method.call.bind(method)
+
+
+@functools.cache
+def _script() -> _Script:
+    return _Script()
+
+
 def _object(members: dict[str, Any]) -> Any:
-    return to_js(members, dict_converter=Object.fromEntries)
+    return to_js(members, dict_converter=_script().from_entries)
 
 
 def _present(value: Any) -> bool:
@@ -46,29 +77,29 @@ def _present(value: Any) -> bool:
 class Runtime:
     """The pipeline's ports, for one request."""
 
-    __slots__ = ("_ctx", "_env", "_request")
+    __slots__ = ("_body", "_ctx", "_env", "_request", "_script")
 
     def __init__(self, request: Any, env: Any, ctx: Any) -> None:
         self._request = request
         self._env = env
         self._ctx = ctx
+        self._body: Any = None
+        self._script = _script()
 
     def read(self, request_id: str) -> Inbound:
         request = self._request
-        return Inbound(
-            request_id,
-            time.time(),
-            request.method,
-            request.url,
-            Object.fromEntries(request.headers).to_py(),
-            _present(request.body),
-        )
+        if _present(body := request.body):
+            self._body = body
+        # All names and values in one crossing. Neither can hold a line feed, and a name no comma (RFC 9110 §5).
+        lines = self._script.array_from(request.headers).join("\n")
+        headers = dict([line.split(",", 1) for line in lines.split("\n")]) if lines else {}
+        return Inbound(request_id, time.time(), request.method, request.url, headers, self._body is not None)
 
     def now(self) -> float:
         return time.time()
 
     def log(self, line: str) -> None:
-        console.log(line)
+        self._script.log(line)
 
     def defer(self, work: Coroutine[Any, Any, Any]) -> None:
         # The promise must own its proxy, or the runtime takes it away when the handler returns.
@@ -110,22 +141,24 @@ class Runtime:
                     "jwk", _object(key.jwk), _object(importing), False, to_js(["verify"])
                 )
                 key.handles[algorithm] = handle
-            return bool(await crypto.subtle.verify(_object(verifying), handle, to_js(signature), to_js(signed)))
+            return bool(
+                await crypto.subtle.verify(_object(verifying), handle, to_js(signature), to_js(signed))
+            )
         except JsException as error:
             raise Denied(Reason.TOKEN_KEY, f"the runtime refused the key: {error.name}") from error
 
     async def send(self, call: Outbound) -> UpstreamAnswer:
         # The limit is on the answer's headers only: AbortSignal.timeout() would cut a long body off as well.
-        controller = AbortController.new()
-        timer = setTimeout(controller.abort.bind(controller), int(call.timeout * 1000))
+        controller = self._script.new_controller()
+        timer = setTimeout(self._script.abort, int(call.timeout * 1000), controller)
         options = {
             "method": call.method,
             "headers": call.headers,
             "redirect": "manual",
             "signal": controller.signal,
         }
-        if _present(body := self._request.body):
-            options |= {"body": body, "duplex": "half"}
+        if self._body is not None:
+            options |= {"body": self._body, "duplex": "half"}
         try:
             native = await js_fetch(call.url, _object(options))
         except JsException as error:
@@ -133,17 +166,21 @@ class Runtime:
             raise Denied(Reason.UPSTREAM_TIMEOUT if timed_out else Reason.UPSTREAM_UNREACHABLE) from error
         finally:
             clearTimeout(timer)
-        return UpstreamAnswer(native.status, getattr(Array, "from")(native.headers.keys()).join(","), native)
+        return UpstreamAnswer(native.status, native)
 
 
 def _respond(result: Refusal | Relay) -> Any:
     if isinstance(result, Refusal):
         return Response.new(result.body, _object({"status": result.status, "headers": result.headers}))
     native = result.answer.native
-    response = Response.new(native.body, native)  # the stream is handed on, never read here
+    script = _script()
+    response = script.new_response(native.body, native)  # the stream is handed on, never read here
     headers = response.headers
-    for name in result.removed:
-        headers.delete(name)
+    # One crossing asks for all names and values at once; only an answer that mentions the gate is looked at closely.
+    if "airgate" in script.array_from(headers).join():
+        for name in list(headers.keys()):
+            if forward.reserved(name):
+                headers.delete(name)
     for name, value in result.headers.items():
         headers.set(name, value)
     return response

@@ -1,0 +1,5 @@
+"""`python -m airgate` is the `airgate` command."""
+
+from airgate.cli import app
+
+app()

@@ -1,0 +1,17 @@
+"""The `airgate` command."""
+
+import typer
+
+from airgate import demo, deploy, policy
+from airgate.dev import command, token
+
+app = typer.Typer(
+    help="The identity-aware gate between Apache Airflow and the APIs it calls.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # locals can hold tokens
+)
+app.command("dev")(command.dev)
+app.command("token")(token.token)
+app.command("demo")(demo.demo)
+app.command("deploy")(deploy.deploy)
+app.add_typer(policy.app, name="policy")

@@ -1,0 +1,161 @@
+"""What a measurement needs running: an upstream, the Workers on embedded workerd, a load generator; all on 127.0.0.1.
+
+CPU time, memory and start time are those of a Worker's own workerd process, and come from /proc: on Linux only.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+
+from airgate.node import PROJECT, environment, node
+
+HERE = Path(__file__).resolve().parent
+LINUX = sys.platform == "linux"
+START_SECONDS = 60.0
+GRACE = 5.0  # seconds between asking a process to end and ending it
+
+
+class BenchError(Exception):
+    """The measurement can't go on. The message says why."""
+
+
+class Load(NamedTuple):
+    """One run of load."""
+
+    per_second: float
+    p50: float  # milliseconds
+    p99: float
+    cpu: float | None  # milliseconds a request of the Worker's process; None where it can't be measured
+
+
+class Server:
+    """A Node process that serves on a port of its own. Use it in a with statement: it ends with the block."""
+
+    def __init__(self, name: str, script: Path, settings: dict[str, Any], scratch: Path) -> None:
+        self.name = name
+        self.port = _free_port()
+        self.origin = f"http://127.0.0.1:{self.port}"
+        self._workerd: int | None = None
+        self._log = scratch / f"{name}.log"
+        with self._log.open("w") as log:
+            # Audit lines go nowhere: reading them here would take time from the Worker that writes them.
+            self._process = subprocess.Popen(
+                [str(node()), str(script), json.dumps({**settings, "port": self.port})],
+                cwd=PROJECT,
+                env=environment(scratch / "home"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        deadline = time.monotonic() + GRACE
+        group = self._process.pid
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGTERM)
+            while time.monotonic() < deadline:
+                self._process.poll()
+                os.killpg(group, 0)
+                time.sleep(0.02)
+            os.killpg(group, signal.SIGKILL)
+        self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def first_answer(self, path: str, token: str) -> float | None:
+        """Ask until it answers. Returns the seconds since its workerd process started, None where that can't be known."""
+        deadline = time.monotonic() + START_SECONDS
+        headers = {"authorization": f"Bearer {token}", "airgate-dag-id": "finance_month_end"}
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with suppress(httpx.TransportError):
+                answer = httpx.get(self.origin + path, headers=headers, timeout=START_SECONDS, trust_env=False)
+                now = time.clock_gettime(time.CLOCK_BOOTTIME) if LINUX else 0.0
+                if answer.status_code != 200:
+                    raise BenchError(f"{self.name} answered {answer.status_code}: {answer.text[:300]}")
+                if (worker := self._worker()) is None:
+                    return None
+                return now - int(_stat(worker)[19]) / _TICKS
+            time.sleep(0.01)
+        raise BenchError(f"{self.name} did not start. It said:\n{self._log.read_text('utf-8')[-2000:]}")
+
+    def load(self, path: str, amount: int, tokens: Path, *, first: int = 0, count: int = 1) -> Load:
+        """Send `amount` requests over 8 connections. Raises BenchError unless every answer is 200."""
+        settings = {
+            "port": self.port,
+            "path": path,
+            "amount": amount,
+            "tokens": str(tokens),
+            "from": first,
+            "count": count,
+        }
+        before = self._cpu_seconds()
+        done = subprocess.run(
+            [str(node()), str(HERE / "load.mjs"), json.dumps(settings)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        after = self._cpu_seconds()
+        if done.returncode != 0:
+            raise BenchError(f"The load generator failed:\n{done.stderr[-2000:]}")
+        result = json.loads(done.stdout.splitlines()[-1])
+        if "error" in result:
+            raise BenchError(f"{self.name}: {result['error']}")
+        cpu = None if before is None or after is None else (after - before) / amount * 1000
+        return Load(amount / result["seconds"], result["p50"], result["p99"], cpu)
+
+    def memory(self) -> float | None:
+        """Resident memory of the Worker's process in MiB."""
+        worker = self._worker()
+        if worker is None:
+            return None
+        return int(_stat(worker)[21]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def _cpu_seconds(self) -> float | None:
+        worker = self._worker()
+        if worker is None:
+            return None
+        user, system = _stat(worker)[11:13]
+        return (int(user) + int(system)) / _TICKS
+
+    def _worker(self) -> int | None:
+        """The workerd process of this server, found by its process group."""
+        if not LINUX:
+            return None
+        if self._workerd is None:
+            for folder in Path("/proc").glob("[0-9]*"):
+                with suppress(OSError):
+                    name = (folder / "comm").read_text("utf-8").strip()
+                    if name == "workerd" and int(_stat(int(folder.name))[2]) == self._process.pid:
+                        self._workerd = int(folder.name)
+        return self._workerd
+
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> Sequence[str]:
+    """The fields of /proc/PID/stat from the third one (state) on: proc(5) numbers them from 1, so field n is [n - 3]."""
+    return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
