@@ -29,7 +29,11 @@ def seed(issuer: str, upstream: str) -> dict[str, Any]:
             "effect": "permit",
             "subject": {"issuer": "company", "kind": "workload", "roles": {"any": ["finance"]}},
             "workload": {"dag": ["finance_*"], "attested": False},
-            "target": {"upstream": "ledger", "methods": ["GET"], "paths": ["/v1/entries", "/v1/entries/{period}"]},
+            "target": {
+                "upstream": "ledger",
+                "methods": ["GET"],
+                "paths": ["/v1/entries", "/v1/entries/{period}"],
+            },
         },
         {
             "id": "agents-stay-out",

@@ -77,12 +77,14 @@ class Server:
             self._process.stdin.close()
 
     def first_answer(self, path: str, token: str) -> float | None:
-        """Ask until it answers. Returns the seconds since its workerd process started, None where that can't be known."""
+        """Ask until it answers. Returns the seconds since its workerd process started, None where unknown."""
         deadline = time.monotonic() + START_SECONDS
         headers = {"authorization": f"Bearer {token}", "airgate-dag-id": "finance_month_end"}
         while time.monotonic() < deadline and self._process.poll() is None:
             with suppress(httpx.TransportError):
-                answer = httpx.get(self.origin + path, headers=headers, timeout=START_SECONDS, trust_env=False)
+                answer = httpx.get(
+                    self.origin + path, headers=headers, timeout=START_SECONDS, trust_env=False
+                )
                 now = time.clock_gettime(time.CLOCK_BOOTTIME) if LINUX else 0.0
                 if answer.status_code != 200:
                     raise BenchError(f"{self.name} answered {answer.status_code}: {answer.text[:300]}")
@@ -150,7 +152,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def _stat(pid: int) -> Sequence[str]:
-    """The fields of /proc/PID/stat from the third one (state) on: proc(5) numbers them from 1, so field n is [n - 3]."""
+    """The fields of /proc/PID/stat from the third one, the state, on: field n of proc(5) is [n - 3]."""
     return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
 
 

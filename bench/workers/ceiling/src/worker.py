@@ -1,6 +1,7 @@
 """The ceiling: a pass-through that also rebuilds the headers both ways, as any proxy in Python must.
 
-It checks nothing and logs nothing. Headers are read in one crossing into JavaScript and written in one, as in the gate.
+It checks nothing and logs nothing. It takes every short cut that the gate takes, or it would not be a ceiling: what is
+needed of JavaScript is looked up once, headers are read in one crossing, and an answer's are copied without being read.
 """
 
 import functools
@@ -9,7 +10,9 @@ from js import Array, Object, Response, fetch
 from pyodide.ffi import to_js
 from upstream import ORIGIN
 
-DROPPED = frozenset({"host", "connection", "keep-alive", "te", "upgrade", "transfer-encoding", "content-length"})
+DROPPED = frozenset(
+    {"host", "connection", "keep-alive", "te", "upgrade", "transfer-encoding", "content-length"}
+)
 HIDDEN = ("authorization", "airgate-")
 
 
@@ -20,23 +23,20 @@ def functions():
 
 async def on_fetch(request, env, ctx):
     array_from, from_entries, new_response = functions()
-    method = request.method
-    lines = array_from(request.headers).join("\n").split("\n")
-    pairs = [line.split(",", 1) for line in lines]
-    headers = {
-        name: value for name, value in pairs if name not in DROPPED and not name.startswith(HIDDEN)
-    }
-    options = {"method": method, "headers": headers, "redirect": "manual"}
+    pairs = [line.split(",", 1) for line in array_from(request.headers).join("\n").split("\n")]
+    headers = {name: value for name, value in pairs if name not in DROPPED and not name.startswith(HIDDEN)}
+    options = {"method": request.method, "headers": headers, "redirect": "manual"}
     body = request.body
     if body is not None:
         options["body"] = body
     path = request.url.split("/", 3)[3]
     answer = await fetch(f"{ORIGIN}/{path}", to_js(options, dict_converter=from_entries))
 
-    lines = array_from(answer.headers).join("\n").split("\n")
-    pairs = [line.split(",", 1) for line in lines]
-    headers = [pair for pair in pairs if not pair[0].startswith(HIDDEN)]
-    headers.append(["via", "1.1 ceiling"])
-    return new_response(
-        answer.body, to_js({"status": answer.status, "headers": headers}, dict_converter=from_entries)
-    )
+    response = new_response(answer.body, answer)
+    headers = response.headers
+    if "airgate" in array_from(headers).join():
+        for name in list(headers.keys()):
+            if name.startswith("airgate-"):
+                headers.delete(name)
+    headers.set("via", "1.1 ceiling")
+    return response

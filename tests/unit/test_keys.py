@@ -1,0 +1,482 @@
+"""Issuers' keys: which JWKs are usable, how a token's key is found, and what happens while an issuer is away."""
+
+import json
+from typing import Any
+
+import pytest
+
+from keys import (
+    COOL_DOWN,
+    FRESH,
+    LIMIT,
+    MOST_FETCHES,
+    MOST_KEYS,
+    RETRY,
+    TIMEOUT,
+    USABLE,
+    Key,
+    Keyring,
+    Source,
+    read_jwks,
+    read_key,
+)
+from model import Denied, Reason
+from world import ABSENT, ED25519, ISSUER, JWKS_URI, KEY, NOW, P256, P384, P521, RSA, b64, jwks, number, run, without
+
+OTHER = {**P256, "kid": "other"}
+DISCOVERY = ISSUER + "/.well-known/openid-configuration"
+
+USABLE_KEYS = [
+    pytest.param(RSA, {"RS256", "PS256"}, 256, id="an RSA key serves two algorithms"),
+    pytest.param({**RSA, "alg": "RS256"}, {"RS256"}, 256, id="an RSA key for RS256"),
+    pytest.param({**RSA, "alg": "PS256"}, {"PS256"}, 256, id="an RSA key for PS256"),
+    pytest.param({**RSA, "e": "Aw"}, {"RS256", "PS256"}, 256, id="an RSA key with e = 3"),
+    pytest.param({**RSA, "n": number(2**8191 + 1)}, {"RS256", "PS256"}, 1024, id="the longest RSA key"),
+    pytest.param(P256, {"ES256"}, 64, id="a P-256 key"),
+    pytest.param(P384, {"ES384"}, 96, id="a P-384 key"),
+    pytest.param(P521, {"ES512"}, 132, id="a P-521 key"),
+    pytest.param({**P256, "alg": "ES256"}, {"ES256"}, 64, id="a P-256 key for ES256"),
+    pytest.param(ED25519, {"EdDSA"}, 64, id="an Ed25519 key"),
+    pytest.param({**ED25519, "alg": "EdDSA"}, {"EdDSA"}, 64, id="an Ed25519 key for EdDSA"),
+    pytest.param({**ED25519, "alg": "Ed25519"}, {"EdDSA"}, 64, id="an Ed25519 key by RFC 9864's name"),
+    pytest.param({**P256, "use": "sig"}, {"ES256"}, 64, id="a key for signatures"),
+    pytest.param({**P256, "key_ops": ["sign", "verify"]}, {"ES256"}, 64, id="a key whose operations include verify"),
+    pytest.param({**P256, "x5c": ["MII"], "x5t": "abc"}, {"ES256"}, 64, id="a key with a certificate beside it"),
+]
+
+
+@pytest.mark.parametrize(("jwk", "algorithms", "size"), USABLE_KEYS)
+def test_a_usable_key(jwk: dict[str, Any], algorithms: set[str], size: int) -> None:
+    key = read_key({**jwk, "kid": "one"})
+    assert (key.kid, key.algorithms) == ("one", algorithms)
+    public = ("kty", "n", "e", "crv", "x", "y")
+    assert key.jwk == {name: value for name, value in jwk.items() if name in public}
+    for algorithm in algorithms:
+        assert key.fits(algorithm, bytes(size))
+        assert not key.fits(algorithm, bytes(size - 1))
+        assert not key.fits(algorithm, bytes(size + 1))
+
+
+def test_a_key_may_have_no_id() -> None:
+    assert read_key(ED25519).kid is None
+
+
+UNUSABLE_KEYS = [
+    pytest.param(["kty", "OKP"], id="it is not an object"),
+    pytest.param(None, id="it is null"),
+    pytest.param({}, id="it is empty"),
+    # Row "key" of the tokens that must be rejected.
+    pytest.param({**RSA, "alg": "ES256"}, id="alg ES256 on an RSA key"),
+    pytest.param({**RSA, "alg": "RS512"}, id="alg RS512, which is not accepted"),
+    pytest.param({**RSA, "alg": "RSA-OAEP"}, id="alg RSA-OAEP"),
+    pytest.param({**P256, "alg": "ES384"}, id="alg of another curve"),
+    pytest.param({**P256, "alg": "none"}, id="alg none"),
+    pytest.param({**P256, "alg": "HS256"}, id="alg HS256"),
+    pytest.param({**P256, "alg": ["ES256"]}, id="alg is a list"),
+    pytest.param({**P256, "kid": 1}, id="kid is a number"),
+    pytest.param({**P256, "kty": ["EC"]}, id="kty is a list"),
+    pytest.param({**P256, "crv": {}}, id="crv is an object"),
+    pytest.param({**P256, "kty": "RSA"}, id="kty RSA on an EC key"),
+    pytest.param({**P256, "kty": "OKP"}, id="kty OKP on an EC key"),
+    pytest.param({**P256, "kty": "ec"}, id="kty in lower case"),
+    pytest.param({**P256, "crv": "P-384"}, id="crv of a longer curve"),
+    pytest.param({**P384, "crv": "P-256"}, id="crv of a shorter curve"),
+    pytest.param({**P256, "crv": "secp256k1"}, id="crv secp256k1"),
+    pytest.param({**ED25519, "crv": "Ed448"}, id="crv Ed448"),
+    pytest.param({**ED25519, "crv": "X25519"}, id="crv X25519, which agrees on keys"),
+    pytest.param({**P256, "crv": ABSENT}, id="crv is missing"),
+    pytest.param({**P256, "kty": ABSENT}, id="kty is missing"),
+    pytest.param({**P256, "y": ABSENT}, id="y is missing"),
+    pytest.param({**RSA, "n": ABSENT}, id="n is missing"),
+    pytest.param({**RSA, "e": ABSENT}, id="e is missing"),
+    pytest.param({**ED25519, "x": ABSENT}, id="x is missing"),
+    pytest.param({**P256, "use": "enc"}, id="use enc"),
+    pytest.param({**P256, "use": None}, id="use null"),
+    pytest.param({**P256, "key_ops": ["sign"]}, id="key_ops without verify"),
+    pytest.param({**P256, "key_ops": []}, id="key_ops empty"),
+    pytest.param({**P256, "key_ops": "verify"}, id="key_ops is a string"),
+    pytest.param({**P256, "key_ops": 1}, id="key_ops is a number"),
+    pytest.param({**P256, "key_ops": None}, id="key_ops is null"),
+    pytest.param({**P256, "d": "AQ"}, id="a private EC key"),
+    pytest.param({**RSA, "d": "AQ"}, id="a private RSA key"),
+    pytest.param({"kty": "oct", "k": "c2VjcmV0"}, id="a shared secret"),
+    pytest.param({**RSA, "n": number(2**1023 + 1)}, id="an RSA key of 1,024 bits"),
+    pytest.param({**RSA, "n": number(2**2046 + 1)}, id="an RSA key of 2,047 bits"),
+    pytest.param({**RSA, "n": number(2**8192 + 1)}, id="an RSA key of 8,193 bits"),
+    pytest.param({**RSA, "n": number(2**20000 + 1)}, id="an RSA key of 20,001 bits"),
+    pytest.param({**RSA, "n": number(2**2047)}, id="an even RSA modulus"),
+    pytest.param({**RSA, "n": 2**2047 + 1}, id="an RSA modulus as a JSON number"),
+    pytest.param({**RSA, "n": "é" * 342}, id="an RSA modulus outside ASCII"),
+    pytest.param({**RSA, "n": "A"}, id="an RSA modulus that is not base64url"),
+    pytest.param({**RSA, "e": "AQ"}, id="e = 1"),
+    pytest.param({**RSA, "e": "Ag"}, id="e = 2"),
+    pytest.param({**RSA, "e": number(2**16)}, id="e is even"),
+    pytest.param({**RSA, "e": number(2**64 + 1)}, id="e is huge"),
+    pytest.param({**P256, "y": P256["x"]}, id="a point that is not on its curve"),
+    pytest.param({**P384, "x": number(0, 48), "y": number(0, 48)}, id="the point 0, 0"),
+    pytest.param({**P521, "x": number(2**521 - 1, 66)}, id="a coordinate as large as the field"),
+    pytest.param(
+        {**P256, "x": number(int.from_bytes(b"\xff" * 32, "big"), 32)}, id="a coordinate past the field"
+    ),
+    pytest.param({**P256, "x": number(2**256, 33)}, id="a coordinate too long for its curve"),
+    pytest.param({**ED25519, "x": number(2**256, 33)}, id="an Ed25519 key of 33 bytes"),
+]
+
+
+@pytest.mark.parametrize("jwk", UNUSABLE_KEYS)
+def test_an_unusable_key_is_refused_and_locks_nobody_out(jwk: Any) -> None:
+    jwk = without(jwk) if isinstance(jwk, dict) else jwk
+    with pytest.raises(ValueError):  # noqa: PT011 - a key is left out, whatever is wrong with it
+        read_key(jwk)
+    assert [key.kid for key in read_jwks(jwks(jwk, KEY))] == ["one"]
+
+
+FIELD = 2**255 - 19
+ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+
+# A signature by such a key can be made for any text, without a private key.
+SMALL_ORDER = [
+    pytest.param(1, id="the neutral element"),
+    pytest.param(FIELD - 1, id="the element of order 2"),
+    pytest.param(0, id="an element of order 4"),
+    pytest.param(2**255, id="the other element of order 4"),
+    pytest.param(ORDER_8, id="an element of order 8"),
+    pytest.param(2**255 + FIELD - ORDER_8, id="another element of order 8"),
+    pytest.param(FIELD, id="an element of order 4, written past the field"),
+    pytest.param(FIELD + 1, id="the neutral element, written past the field"),
+]
+
+
+@pytest.mark.parametrize("y", SMALL_ORDER)
+def test_a_small_order_ed25519_key_is_refused(y: int) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - a key is left out, whatever is wrong with it
+        read_key({**ED25519, "x": b64(y.to_bytes(32, "little"))})
+
+
+@pytest.mark.parametrize(
+    "modulus",
+    [
+        pytest.param(RSA["n"] + "==", id="padding"),
+        pytest.param(RSA["n"][:4] + "!" + RSA["n"][4:], id="a character that a lax decoder leaves out"),
+        pytest.param(RSA["n"][:4] + "\n" + RSA["n"][4:], id="a line break"),
+    ],
+)
+def test_a_number_has_only_the_characters_of_base64url(modulus: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - a key is left out, whatever is wrong with it
+        read_key({**RSA, "n": modulus})
+
+
+def test_a_zero_before_an_rsa_modulus_does_not_make_its_signatures_longer() -> None:
+    key = read_key({**RSA, "n": number(2**2047 + 1, 257)})
+    assert key.fits("RS256", bytes(256))
+    assert not key.fits("RS256", bytes(257))
+
+
+def test_two_keys_under_one_id_are_both_left_out() -> None:
+    assert [key.kid for key in read_jwks(jwks(KEY, {**P256, "kid": "one"}, OTHER))] == ["other"]
+
+
+def test_keys_without_an_id_are_not_duplicates_of_each_other() -> None:
+    assert [key.kid for key in read_jwks(jwks(ED25519, P256))] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"{}", id="no keys"),
+        pytest.param(b'{"keys":null}', id="keys is null"),
+        pytest.param(b'{"keys":{"one":{}}}', id="keys is an object"),
+        pytest.param(b'{"keys":[],"keys":[]}', id="keys appears twice"),
+        pytest.param(b"<html>", id="a page for people"),
+        pytest.param(jwks(*[KEY] * (MOST_KEYS + 1)), id="too many keys"),
+        pytest.param(b'{"keys":[]}' + b" " * LIMIT, id="too long"),
+    ],
+)
+def test_not_a_jwks(text: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the last good keys stay, whatever is wrong with it
+        read_jwks(text)
+
+
+class Web:
+    """An issuer's documents, and what was asked of it."""
+
+    def __init__(self, **pages: bytes | Exception) -> None:
+        self.pages: dict[str, bytes | Exception] = {JWKS_URI: jwks(KEY), **pages}
+        self.asked: list[str] = []
+
+    async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
+        assert (timeout, limit) == (TIMEOUT, LIMIT)
+        self.asked.append(url)
+        page = self.pages[url]
+        if isinstance(page, Exception):
+            raise page
+        return page
+
+
+@pytest.fixture
+def web() -> Web:
+    return Web()
+
+
+@pytest.fixture
+def ring(web: Web) -> Keyring:
+    """A keyring that has fetched its keys."""
+    ring = Keyring(Source(ISSUER, JWKS_URI))
+    assert run(ring.refresh(web.fetch, NOW))
+    web.asked.clear()
+    return ring
+
+
+def find(ring: Keyring, web: Web, now: float = NOW, kid: str | None = "one", algorithm: str = "EdDSA") -> Key:
+    key = run(ring.find(kid, algorithm, web.fetch, now))
+    assert isinstance(key, Key)
+    return key
+
+
+def denied(ring: Keyring, web: Web, now: float = NOW, kid: str | None = "one", algorithm: str = "EdDSA") -> Reason:
+    with pytest.raises(Denied) as caught:
+        find(ring, web, now, kid, algorithm)
+    return caught.value.reason
+
+
+def test_the_first_token_fetches_the_keys(web: Web) -> None:
+    ring = Keyring(Source(ISSUER, JWKS_URI))
+    assert find(ring, web).kid == "one"
+    assert (web.asked, ring.fetched_at, ring.asked_at, ring.error) == ([JWKS_URI], NOW, NOW, "")
+
+
+def test_keys_that_are_held_are_not_fetched_again(ring: Keyring, web: Web) -> None:
+    for later in (0, FRESH, USABLE - 1):
+        assert find(ring, web, NOW + later).kid == "one"
+    assert web.asked == []
+
+
+@pytest.mark.parametrize(
+    ("fetched", "asked", "stale"),
+    [
+        pytest.param(FRESH, FRESH, False, id="not at the age of FRESH"),
+        pytest.param(FRESH + 0.1, FRESH + 0.1, True, id="just after it"),
+        pytest.param(FRESH + 0.1, COOL_DOWN, False, id="not while somebody has just begun"),
+        pytest.param(FRESH + 0.1, COOL_DOWN + 0.1, True, id="again when that came to nothing"),
+    ],
+)
+def test_staleness(fetched: float, asked: float, stale: bool) -> None:
+    ring = Keyring(Source(ISSUER, JWKS_URI))
+    ring.fetched_at = NOW - fetched
+    ring.claim(NOW - asked)
+    assert ring.stale(NOW) is stale
+
+
+@pytest.mark.parametrize(
+    ("kid", "algorithm"),
+    [
+        pytest.param("two", "EdDSA", id="a kid that is not there"),
+        pytest.param("one", "ES256", id="the kid of a key for another algorithm"),
+        pytest.param("one", "none", id="no algorithm at all"),
+        pytest.param(None, "ES256", id="no kid, and no key fits"),
+        pytest.param("", "EdDSA", id="an empty kid"),
+        pytest.param("One", "EdDSA", id="a kid in other letters"),
+    ],
+)
+def test_no_key_for_a_token(ring: Keyring, web: Web, kid: str | None, algorithm: str) -> None:
+    assert denied(ring, web, kid=kid, algorithm=algorithm) is Reason.TOKEN_KEY
+
+
+def test_without_a_kid_the_only_key_that_fits_is_used(web: Web) -> None:
+    web.pages[JWKS_URI] = jwks(KEY, OTHER)
+    ring = Keyring(Source(ISSUER, JWKS_URI))
+    assert find(ring, web, kid=None, algorithm="ES256").kid == "other"
+    web.pages[JWKS_URI] = jwks(KEY, {**ED25519, "kid": "two", "x": number(7, 32)})
+    ring = Keyring(Source(ISSUER, JWKS_URI))
+    assert denied(ring, web, kid=None) is Reason.TOKEN_KEY
+
+
+def test_an_unknown_kid_refetches_once_in_a_cool_down(ring: Keyring, web: Web) -> None:
+    web.pages[JWKS_URI] = jwks(KEY, OTHER)
+    assert denied(ring, web, NOW + COOL_DOWN, "other", "ES256") is Reason.TOKEN_KEY
+    assert web.asked == []
+    late = NOW + COOL_DOWN + 0.1
+    assert find(ring, web, late, "other", "ES256").kid == "other"
+    assert web.asked == [JWKS_URI]
+    for number_ in range(1000):
+        assert denied(ring, web, late + COOL_DOWN * number_ / 1000, f"made up {number_}") is Reason.TOKEN_KEY
+    assert web.asked == [JWKS_URI]
+
+
+def test_a_flood_of_unknown_kids_during_a_fetch_costs_one_fetch(ring: Keyring) -> None:
+    """The cool-down is claimed before the fetch, not after it."""
+    late, asked = NOW + COOL_DOWN + 1, []
+
+    class Flooded(Web):
+        async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
+            asked.append(url)
+            assert len(asked) == 1
+            assert denied(ring, self, late, "made up too") is Reason.TOKEN_KEY
+            return jwks(KEY)
+
+    assert denied(ring, Flooded(), late, "made up") is Reason.TOKEN_KEY
+    assert asked == [JWKS_URI]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(OSError("answered 500"), id="the issuer answers 500"),
+        pytest.param(TimeoutError(), id="the issuer does not answer"),
+        pytest.param(b"<html>", id="the issuer answers with a page"),
+        pytest.param(b'{"keys":[]}', id="the issuer publishes no key"),
+        pytest.param(jwks({**RSA, "e": "AQ"}), id="the issuer publishes no usable key"),
+        pytest.param(jwks({**KEY, "key_ops": 1}), id="the issuer publishes a key with odd operations"),
+        pytest.param(b'{"keys":' + b"[" * 5000, id="the issuer publishes 5,000 brackets"),
+    ],
+)
+def test_good_keys_stay_when_a_fetch_fails(ring: Keyring, web: Web, page: bytes | Exception) -> None:
+    web.pages[JWKS_URI] = page
+    held, late = list(ring.keys), NOW + FRESH + 1
+    assert run(ring.refresh(web.fetch, late)) is False
+    assert (ring.keys, ring.fetched_at, ring.asked_at) == (held, NOW, late)
+    assert ring.error
+    assert find(ring, web, late) is held[0]
+    assert denied(ring, web, late, "made up") is Reason.TOKEN_KEY
+    assert find(ring, web, NOW + USABLE - 1) is held[0]
+
+
+def test_an_error_is_kept_short(ring: Keyring, web: Web) -> None:
+    web.pages[JWKS_URI] = OSError("x" * 5000)
+    assert run(ring.refresh(web.fetch, NOW)) is False
+    assert len(ring.error) == 200
+    web.pages[JWKS_URI] = jwks(KEY)
+    assert run(ring.refresh(web.fetch, NOW)) is True
+    assert ring.error == ""
+
+
+def test_without_any_key_the_issuer_is_unavailable_and_is_left_alone_for_a_while(web: Web) -> None:
+    web.pages[JWKS_URI] = OSError("answered 500")
+    ring = Keyring(Source(ISSUER, JWKS_URI))
+    assert denied(ring, web) is Reason.ISSUER_UNAVAILABLE
+    assert denied(ring, web, NOW + RETRY - 0.1) is Reason.ISSUER_UNAVAILABLE
+    assert web.asked == [JWKS_URI]
+    assert denied(ring, web, NOW + RETRY) is Reason.ISSUER_UNAVAILABLE
+    assert web.asked == [JWKS_URI] * 2
+    web.pages[JWKS_URI] = jwks(KEY)
+    assert find(ring, web, NOW + 2 * RETRY).kid == "one"
+
+
+def test_the_first_keys_may_not_have_the_one_asked_for(web: Web) -> None:
+    ring = Keyring(Source(ISSUER, JWKS_URI))
+    assert denied(ring, web, kid="made up") is Reason.TOKEN_KEY
+    assert web.asked == [JWKS_URI]
+
+
+def test_keys_that_are_too_old_are_not_used(ring: Keyring, web: Web) -> None:
+    web.pages[JWKS_URI] = OSError("answered 500")
+    assert denied(ring, web, NOW + USABLE) is Reason.ISSUER_UNAVAILABLE
+    assert web.asked == [JWKS_URI]
+    assert not ring.usable(NOW + USABLE)
+    web.pages[JWKS_URI] = jwks(KEY)
+    assert find(ring, web, NOW + USABLE + RETRY).kid == "one"
+
+
+def test_only_so_many_requests_fetch_the_first_keys_at_once() -> None:
+    """Each must fetch for itself, as none may wait for another's fetch."""
+    ring, asked = Keyring(Source(ISSUER, JWKS_URI)), []
+
+    class Slow(Web):
+        async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
+            asked.append(url)
+            if len(asked) < 2 * MOST_FETCHES:
+                with pytest.raises(Denied):  # the next request arrives while this fetch is under way
+                    await ring.find("one", "EdDSA", self.fetch, NOW + 0.01)
+            raise OSError("answered 500")
+
+    assert denied(ring, Slow()) is Reason.ISSUER_UNAVAILABLE
+    assert len(asked) == MOST_FETCHES
+    web = Web()
+    assert find(ring, web, NOW + RETRY + TIMEOUT).kid == "one"
+
+
+def test_a_request_whose_own_fetch_fails_uses_the_keys_another_has_brought() -> None:
+    ring, asked = Keyring(Source(ISSUER, JWKS_URI)), []
+
+    class Racing(Web):
+        async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
+            asked.append(url)
+            if len(asked) == 1:
+                assert (await ring.find("one", "EdDSA", self.fetch, NOW)).kid == "one"
+                raise OSError("answered 500")
+            return jwks(KEY)
+
+    assert find(ring, Racing()).kid == "one"
+    assert len(asked) == 2
+
+
+def test_a_key_still_published_stays_the_same_object(ring: Keyring, web: Web) -> None:
+    held = find(ring, web)
+    web.pages[JWKS_URI] = jwks(OTHER, {**KEY, "use": "sig"})
+    assert run(ring.refresh(web.fetch, NOW + FRESH))
+    assert find(ring, web) is held
+    assert ring.holds(held)
+
+
+@pytest.mark.parametrize(
+    "published",
+    [
+        pytest.param(OTHER, id="another key only"),
+        pytest.param({**KEY, "kid": "two"}, id="the same key under another id"),
+        pytest.param({**KEY, "x": number(7, 32)}, id="another key under the same id"),
+    ],
+)
+def test_a_withdrawn_key_is_no_longer_held(ring: Keyring, web: Web, published: dict[str, Any]) -> None:
+    held = find(ring, web)
+    web.pages[JWKS_URI] = jwks(published)
+    assert run(ring.refresh(web.fetch, NOW + FRESH))
+    assert not ring.holds(held)
+
+
+def test_a_key_that_may_do_less_than_before_is_another_key(web: Web) -> None:
+    web.pages[JWKS_URI] = jwks({**RSA, "kid": "one"})
+    ring = Keyring(Source(ISSUER, JWKS_URI))
+    held = find(ring, web, algorithm="RS256")
+    web.pages[JWKS_URI] = jwks({**RSA, "kid": "one", "alg": "PS256"})
+    assert run(ring.refresh(web.fetch, NOW))
+    assert not ring.holds(held)
+
+
+@pytest.mark.parametrize("issuer", [ISSUER, ISSUER + "/"], ids=["without a slash", "with a slash"])
+def test_discovery(issuer: str) -> None:
+    web = Web(**{DISCOVERY: json.dumps({"issuer": issuer, "jwks_uri": JWKS_URI, "more": {}}).encode()})
+    assert find(Keyring(Source(issuer, None)), web).kid == "one"
+    assert web.asked == [DISCOVERY, JWKS_URI]
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:9400/jwks", "http://localhost/jwks", "http://[::1]:1/jwks"]
+)
+def test_discovery_may_name_a_plain_address_of_this_machine(address: str) -> None:
+    web = Web(**{DISCOVERY: json.dumps({"issuer": ISSUER, "jwks_uri": address}).encode(), address: jwks(KEY)})
+    assert find(Keyring(Source(ISSUER, None)), web).kid == "one"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        pytest.param({"issuer": "https://evil.example", "jwks_uri": JWKS_URI}, id="it names another issuer"),
+        pytest.param({"issuer": ISSUER + "/", "jwks_uri": JWKS_URI}, id="it names the issuer with a slash"),
+        pytest.param({"jwks_uri": JWKS_URI}, id="it names no issuer"),
+        pytest.param({"issuer": ISSUER}, id="it names no jwks_uri"),
+        pytest.param({"issuer": ISSUER, "jwks_uri": None}, id="its jwks_uri is null"),
+        pytest.param({"issuer": ISSUER, "jwks_uri": [JWKS_URI]}, id="its jwks_uri is a list"),
+        pytest.param({"issuer": ISSUER, "jwks_uri": "http://login.example.com/keys"}, id="its jwks_uri is not https"),
+        pytest.param({"issuer": ISSUER, "jwks_uri": "http://127.0.0.1.evil.example/"}, id="it only looks local"),
+        pytest.param({"issuer": ISSUER, "jwks_uri": "http://localhost@evil.example/"}, id="local is its user"),
+        pytest.param({"issuer": ISSUER, "jwks_uri": "data:application/json,{}"}, id="its jwks_uri is data"),
+        pytest.param({"issuer": ISSUER, "jwks_uri": "/keys"}, id="its jwks_uri is relative"),
+        pytest.param({"issuer": ISSUER, "jwks_uri": "https://[::1"}, id="its jwks_uri cannot be read"),
+        pytest.param([], id="it is a list"),
+    ],
+)
+def test_discovery_that_is_not_believed(metadata: Any) -> None:
+    web = Web(**{DISCOVERY: json.dumps(metadata).encode()})
+    assert denied(Keyring(Source(ISSUER, None)), web) is Reason.ISSUER_UNAVAILABLE
+    assert web.asked == [DISCOVERY]
