@@ -7,6 +7,7 @@ ends the whole isolate. RFC 8259 §4 leaves duplicate names open, RFC 7493 (I-JS
 import json
 import math
 import re
+from base64 import urlsafe_b64decode
 from typing import Any
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -40,6 +41,22 @@ def _depth(text: str) -> int:
         depth += 1 if bracket in "[{" else -1
         deepest = max(deepest, depth)
     return deepest
+
+
+# RFC 4648 §3.5: unused trailing bits must be zero, or one value has several spellings.
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
+_LAST = {2: frozenset("AQgw"), 3: frozenset("AEIMQUYcgkosw048")}
+
+
+def read_base64url(text: str) -> bytes:
+    """Decode base64url without padding (RFC 7515 §2) that has only one spelling; ValueError otherwise.
+
+    The standard library's decoder leaves out characters that it does not know.
+    """
+    tail = len(text) % 4
+    if tail == 1 or (tail and text[-1] not in _LAST[tail]) or _BASE64URL.fullmatch(text) is None:
+        raise ValueError("not canonical base64url")
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def read_object(text: bytes | str, *, limit: int, depth: int = 16) -> dict[str, Any]:

@@ -18,7 +18,8 @@ MAX_SEGMENTS = 64
 
 _ORIGIN = re.compile(r"https?://[^/?#]*")
 _PATH = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})*)*")  # RFC 3986 §3.3, less ";"
-_QUERY = re.compile(r"(?:[!$-;=?-~]|%[0-9A-Fa-f]{2})*")  # printable, without space, quote, "#", "<", ">"
+# Printable, without space, quote, "#", "<", ">". No character fits both halves: nothing to try a second way.
+_QUERY = re.compile(r"(?:[!$&-;=?-~]|%[0-9A-Fa-f]{2})*")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _NOT_IN_SEGMENT = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]|%[0-9A-Fa-f]{2}|\A\.\.?\Z")

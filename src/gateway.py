@@ -75,7 +75,7 @@ async def _authenticate(record: audit.Record, bundle: Bundle, state: State, port
     seen = state.recall(token, now)
     if seen is None:
         seen = await _verify(token, bundle, state, ports, now)
-        state.remember(token, seen)
+        state.remember(token, seen, bundle)
     elif seen.keyring.stale(now):
         seen.keyring.claim(now)
         ports.defer(seen.keyring.refresh(ports.fetch, now))

@@ -11,6 +11,7 @@ MOST_ROLES = 32  # in one role tag
 MOST_GROUPS = 1000  # in one claim
 MOST_TAGS = 64
 LONGEST = 256  # characters of a workload value
+LONGEST_HEADER = 1024  # characters of a list of them
 
 _HEADERS = {
     "dag": "airgate-dag-id",
@@ -95,6 +96,8 @@ def _asserted(headers: dict[str, str]) -> dict[str, Fact]:
     for field, header in _HEADERS.items():
         if (text := headers.get(header)) is None:
             continue
+        if len(text) > LONGEST_HEADER:
+            raise Denied(Reason.REQUEST_HEADER_INVALID, header)
         values = tuple([tag.strip(" ") for tag in text.split(",")]) if field == "tags" else (text,)
         for value in values:
             if not value or len(value) > LONGEST or not value.isprintable():

@@ -5,12 +5,11 @@ for a fetch that another request began (the runtime would kill it): a fetch is c
 finds it claimed uses the keys that are there.
 """
 
-from base64 import urlsafe_b64decode
 from collections import Counter
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from document import read_object
+from document import read_base64url, read_object
 from model import Denied, Reason
 
 FRESH = 300  # seconds after which keys are fetched again, in the background
@@ -33,7 +32,6 @@ _ALGORITHMS: dict[tuple[str, str | None], frozenset[str]] = {
 ALGORITHMS = frozenset[str]().union(*_ALGORITHMS.values())
 _MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _COORDINATE = {"P-256": 32, "P-384": 48, "P-521": 66, "Ed25519": 32}
-_SIGNATURE = {"ES256": 64, "ES384": 96, "ES512": 132, "EdDSA": 64}  # bytes; RSA's are as long as the modulus
 # SEC 2 §2: p and b of y² = x³ - 3x + b. A point that is not on the curve leaks or forges, depending on the library.
 _CURVES = {
     "P-256": (
@@ -49,6 +47,9 @@ _CURVES = {
         0x0051953EB9618E1C9A1F929A21A0B68540EEA2DA725B99B315F3B8B489918EF109E156193951EC7E937B1652C0BD3BB1BF073573DF883D2C34F1EF451FD46B503F00,
     ),
 }
+# y of the eight points whose order divides the cofactor of Ed25519: 1, 2, 4 and 8.
+_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER = frozenset({0, 1, 2**255 - 20, _ORDER_8, 2**255 - 19 - _ORDER_8})
 
 
 class Fetch(Protocol):
@@ -60,18 +61,18 @@ class Fetch(Protocol):
 class Key:
     """A public key that may verify. `handles` holds the runtime's imported form, one an algorithm."""
 
-    __slots__ = ("algorithms", "handles", "jwk", "kid")
+    __slots__ = ("algorithms", "handles", "jwk", "kid", "size")
 
-    def __init__(self, kid: str | None, algorithms: frozenset[str], jwk: dict[str, str]) -> None:
+    def __init__(self, kid: str | None, algorithms: frozenset[str], jwk: dict[str, str], size: int) -> None:
         self.kid = kid
+        self.size = size  # bytes of a signature
         self.algorithms = algorithms
         self.jwk = jwk  # kty and the public numbers, nothing else
         self.handles: dict[str, Any] = {}
 
     def fits(self, algorithm: str, signature: bytes) -> bool:
-        """Whether a signature is as long as this key's are (RFC 7518 §3.4: r and s side by side, never DER)."""
-        size = _SIGNATURE.get(algorithm) or len(self.jwk["n"]) * 6 // 8
-        return len(signature) == size
+        """Whether a signature of that algorithm can be this key's at all: r and s side by side, say, never DER."""
+        return algorithm in self.algorithms and len(signature) == self.size
 
     def same(self, other: "Key") -> bool:
         return self.jwk == other.jwk and self.algorithms == other.algorithms
@@ -88,17 +89,18 @@ def _number(jwk: dict[str, Any], name: str) -> int:
     value = jwk[name]
     if not isinstance(value, str) or len(value) > 1400:
         raise ValueError(f"{name} is not a number")
-    return int.from_bytes(urlsafe_b64decode(value + "=" * (-len(value) % 4)), "big")
+    return int.from_bytes(read_base64url(value), "big")
 
 
-def _check_numbers(kty: str, jwk: dict[str, Any]) -> None:
+def _check_numbers(kty: str, jwk: dict[str, Any]) -> int:
+    """Check a key's numbers, and return how many bytes its signatures have (RFC 7518 §3.3, §3.4, RFC 8037 §3.1)."""
     if kty == "RSA":
         modulus, exponent = _number(jwk, "n"), _number(jwk, "e")
         if not 2048 <= modulus.bit_length() <= 8192 or modulus % 2 == 0:
             raise ValueError("RSA modulus is too short, too long or even")
         if exponent < 3 or exponent % 2 == 0 or exponent.bit_length() > 64:
             raise ValueError("RSA exponent is not acceptable")
-        return
+        return (modulus.bit_length() + 7) // 8
     size = _COORDINATE[jwk["crv"]]
     for name in _MEMBERS[kty][1:]:
         if _number(jwk, name) >> (8 * size):
@@ -108,6 +110,12 @@ def _check_numbers(kty: str, jwk: dict[str, Any]) -> None:
         x, y = _number(jwk, "x"), _number(jwk, "y")
         if x >= p or y >= p or (y * y - (x * x * x - 3 * x + b)) % p:
             raise ValueError("the point is not on its curve")
+    else:
+        # RFC 8032 §5.1.2: little-endian, the top bit is the sign of x. A key of small order verifies forged signatures.
+        y = int.from_bytes(read_base64url(jwk["x"]), "little") & (2**255 - 1)
+        if y in _SMALL_ORDER or y >= 2**255 - 19:
+            raise ValueError("the key is of small order, or not canonical")
+    return 2 * size
 
 
 def read_key(jwk: Any) -> Key:
@@ -122,17 +130,18 @@ def read_key(jwk: Any) -> Key:
         raise ValueError(f"kty {kty!r:.20} with crv {crv!r:.20} is not supported")
     if "d" in jwk:
         raise ValueError("a private key has been published")
-    if jwk.get("use", "sig") != "sig" or "verify" not in jwk.get("key_ops", ["verify"]):
+    operations = jwk.get("key_ops", ["verify"])
+    if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
         raise ValueError("not for verifying")
     if alg is not None:
         algorithms &= {"EdDSA" if alg == "Ed25519" else alg}
         if not algorithms:
             raise ValueError(f"alg {alg!r:.20} does not fit the key")
     try:
-        _check_numbers(str(kty), jwk)
+        size = _check_numbers(str(kty), jwk)
     except KeyError as error:
         raise ValueError(f"{error.args[0]} is missing") from None
-    return Key(kid, algorithms, {"kty": str(kty), **{name: jwk[name] for name in _MEMBERS[str(kty)]}})
+    return Key(kid, algorithms, {"kty": str(kty), **{name: jwk[name] for name in _MEMBERS[str(kty)]}}, size)
 
 
 def read_jwks(text: bytes) -> list[Key]:
@@ -197,6 +206,8 @@ class Keyring:
         except (OSError, ValueError) as error:
             self.error = f"{type(error).__name__}: {error}"[:200]
             return False
+        if now < self.fetched_at:
+            return True  # a later fetch was answered first
         # A key that is still published stays the same object, so nothing verified by it is verified again.
         self.keys = [
             next((held for held in self.keys if held.same(key) and held.kid == key.kid), key)

@@ -103,8 +103,11 @@ class State:
                 text = await store.kv(BUNDLE + pointer.bundle, timeout)
                 if text is None:
                     raise ValueError("the bundle that the pointer names is not there (yet)")
-                self._install(load_pinned(text, pointer.bundle), pointer)
-                store.log(audit.bundle_event(store.now(), "loaded", "", self.version, pointer.sequence))
+                bundle = load_pinned(text, pointer.bundle)
+                # Another request may have read a newer one while this one waited.
+                if self.pointer is None or pointer.sequence > self.pointer.sequence:
+                    self._install(bundle, pointer)
+                    store.log(audit.bundle_event(store.now(), "loaded", "", self.version, self.sequence))
         except (OSError, ValueError, RecursionError) as error:
             message = f"{type(error).__name__}: {error}"[:300]
             if message != self.error:
@@ -170,15 +173,23 @@ class State:
             seen = self._old.get(token)
             if seen is None:
                 return None
-            self.remember(token, seen)
+            self._keep(token, seen)
         if now < seen.until and seen.keyring.usable(now) and seen.keyring.holds(seen.key):
             return seen
         self._young.pop(token, None)
         self._old.pop(token, None)
         return None
 
-    def remember(self, token: str, seen: Seen) -> None:
-        """Keep a verified token. Two generations: the oldest half goes at once, and none is searched for."""
+    def remember(self, token: str, seen: Seen, bundle: Bundle) -> None:
+        """Keep a token verified under a bundle, unless another is in force by now: its roles may be others.
+
+        Two generations: the oldest half goes at once, and none is searched for.
+        """
+        if bundle is not self.bundle:
+            return
+        self._keep(token, seen)
+
+    def _keep(self, token: str, seen: Seen) -> None:
         if len(self._young) >= GENERATION:
             self._old, self._young = self._young, {}
         self._young[token] = seen

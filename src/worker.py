@@ -7,7 +7,7 @@ snapshots the interpreter after this import.
 
 import asyncio
 import functools
-import secrets
+import os
 import time
 from collections.abc import Coroutine
 from typing import Any
@@ -121,6 +121,8 @@ class Runtime:
             answer = await js_fetch(url, _object(options))
             if answer.status != 200:
                 raise OSError(f"answered {answer.status}")
+            if not _present(answer.body):
+                raise OSError("answered nothing")
             reader = answer.body.getReader()
             text = b""
             while not (chunk := await reader.read()).done:
@@ -188,7 +190,7 @@ def _respond(result: Refusal | Relay) -> Any:
 
 async def on_fetch(request: Any, env: Any, ctx: Any) -> Any:
     """Answer one request: one decision line before any effect, and never a stack trace."""
-    request_id = secrets.token_hex(16)
+    request_id = os.urandom(16).hex()
     runtime = Runtime(request, env, ctx)
     try:
         inbound = runtime.read(request_id)
