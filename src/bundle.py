@@ -22,6 +22,8 @@ OWN = "-"  # the upstream that stands for the gate's own pages
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _BASE = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(?:/[A-Za-z0-9._~\-]+)*")
+# Segments with or without "*", or {name}; the last may be "**". "/" alone: the upstream's root.
+_PATH = re.compile(r"(?=/)(?:/|(?:/(?:\{[A-Za-z0-9_]+\}|(?:(?!\*\*)[^/{}?#%;])+))*(?:/\*\*|/)?)")
 
 
 class Upstream(NamedTuple):
@@ -100,6 +102,12 @@ class _Reader:
         value = self._take(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
             raise self.wrong(name, f"a number from {least} to {most}")
+        return value
+
+    def whole(self, name: str, least: int, most: int) -> int:
+        value = self.number(name, least, most)
+        if not isinstance(value, int):
+            raise self.wrong(name, "a whole number")
         return value
 
     def flag(self, name: str) -> bool:
@@ -188,8 +196,8 @@ def _issuer(name: str, reader: _Reader, grants: list[identity.Grant]) -> Issuer:
         audiences=frozenset(reader.some("audiences")),
         algorithms=frozenset(_among(reader, "algorithms", keys.ALGORITHMS)),
         type=reader.one_of("type", "at+jwt", "any"),
-        max_lifetime=int(reader.number("max_lifetime", 1, 86_400)),
-        clock_skew=int(reader.number("clock_skew", 0, 300)),
+        max_lifetime=reader.whole("max_lifetime", 1, 86_400),
+        clock_skew=reader.whole("clock_skew", 0, 300),
     )
     kind, attested = reader.within("kind"), reader.within("attested")
     paths = []
@@ -236,8 +244,10 @@ def _policy(reader: _Reader, issuers: frozenset[str], upstreams: frozenset[str])
     subject, target = reader.within("subject"), reader.within("target")
     paths = target.some("paths")
     for path in paths:
-        if not path.startswith("/") or "**" in path.removesuffix("/**"):
-            raise target.wrong("paths", "patterns that begin with / and have ** only at their end")
+        if _PATH.fullmatch(path) is None:
+            raise target.wrong(
+                "paths", "patterns of segments, with {name} as a whole one and ** only as the last"
+            )
     policy = Policy(
         id=reader.text("id"),
         owner=reader.text("owner"),
@@ -293,9 +303,7 @@ def load_pointer(text: str) -> Pointer:
     digest = reader.text("bundle")
     if re.fullmatch(r"[0-9a-f]{64}", digest) is None:
         raise reader.wrong("bundle", "a SHA-256 in hex")
-    pointer = Pointer(
-        int(reader.number("sequence", 1, 2**53)), digest, reader.number("published_at", 0, 2**53)
-    )
+    pointer = Pointer(reader.whole("sequence", 1, 2**53), digest, reader.number("published_at", 0, 2**53))
     reader.text("published_by")
     reader.text("note")
     reader.done()

@@ -36,7 +36,9 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
         target = record.target = forward.parse_target(inbound.method, inbound.url)
         if target.upstream == OWN and target.segments == ("health",):
             return await _health(record, target, state, ports)
-        bundle = await state.current(ports)
+        bundle = state.bundle
+        if bundle is None or not state.fresh(inbound.received_at):
+            bundle = await state.current(ports)
         record.bundle, record.sequence = bundle.version, state.sequence
         caller = await _authenticate(record, bundle, state, ports)
         upstream = bundle.upstreams.get(target.upstream)
