@@ -193,7 +193,7 @@ def machine() -> dict[str, Any]:
 
 def table(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """The head and the rows of the speed table, as text."""
-    head = ("Worker", "requests/s", "p50 ms", "p99 ms", "CPU ms", "of ceiling")
+    head = ("Worker", "req/s", "p50 ms", "p99 ms", "CPU ms", "of ceiling")
     rows = [
         (
             worker["title"],
@@ -222,10 +222,10 @@ def sentences(results: Mapping[str, Any]) -> list[str]:
     ]
     if results["memory"]:
         steps = ", ".join(
-            f"{row['tokens']:,} {NOT_MEASURED if row['mib'] is None else str(row['mib']) + ' MiB'}"
+            f"{NOT_MEASURED if row['mib'] is None else str(row['mib']) + ' MiB'} after {row['tokens']:,}"
             for row in results["memory"]
         )
-        said.append(f"Memory of the gate's process by different tokens seen: {steps}.")
+        said.append(f"Memory of the gate's process by the number of different tokens seen: {steps}.")
     return said
 
 

@@ -6,8 +6,8 @@ from xml.sax.saxutils import escape
 
 WIDTH = 700
 LABEL = 258  # x where bars begin
-LONGEST = 250  # length of the longest bar
-VALUE = 524  # x where figures begin
+LONGEST = 232  # length of the longest bar
+VALUE = 504  # x where figures begin
 ROW = 46
 TOP = 62
 
@@ -56,6 +56,6 @@ def draw(workers: Sequence[Mapping[str, Any]], note: str) -> str:
             f'<text class="unit" x="4" y="{y + 31}">{escape(worker["does"])}</text>',
             f'<rect class="{kind}" x="{LABEL}" y="{y + 4}" width="{length:.1f}" height="24" rx="3"/>',
             f'<text class="value" x="{VALUE}" y="{y + 21}">{worker["cpu_ms"]:.2f} ms'
-            f'<tspan class="unit" dx="8" font-weight="400">{worker["ratio"]:.2f} of the ceiling</tspan></text>',
+            f'<tspan class="unit" dx="8" font-weight="400">{worker["ratio"]:.2f} of ceiling</tspan></text>',
         ]
     return "\n".join([*parts, "</svg>", ""])

@@ -109,7 +109,7 @@ class Record:
         return line + "}"
 
     def ended(self, now: float, result: str, status: int | None, sent_at: float, detail: str = "") -> str:
-        """The outcome event: how the upstream took the call. `result`: answered, unreachable, timeout or internal."""
+        """The outcome event: how the upstream took the call. `result`: answered, or why not."""
         return (
             f"{_head('outcome', now, self.inbound.request_id)}"
             f',"upstream":{_text(self.target.upstream if self.target else None, 64)}'
@@ -132,6 +132,11 @@ def bundle_event(now: float, result: str, detail: str, bundle: str | None, seque
         },
         separators=(",", ":"),
     )
+
+
+def lost_event(now: float, request_id: str, kind: str) -> str:
+    """The outcome event of an answer that could not be handed to the caller, beside the one that says how it came."""
+    return f'{_head("outcome", now, request_id)},"result":"lost","detail":{_text(kind)}}}'
 
 
 def crash_event(now: float, request_id: str, kind: str) -> str:

@@ -34,7 +34,7 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
     try:
         forward.refuse_unsendable(inbound)
         target = record.target = forward.parse_target(inbound.method, inbound.url)
-        if target.upstream == OWN and target.segments == ("health",):
+        if target.upstream == OWN and target.segments == ("health",) and target.method in ("GET", "HEAD"):
             return await _health(record, target, state, ports)
         bundle = state.bundle
         if bundle is None or not state.fresh(inbound.received_at):
@@ -81,7 +81,11 @@ async def _authenticate(record: audit.Record, bundle: Bundle, state: State, port
     elif seen.keyring.stale(now):
         seen.keyring.claim(now)
         ports.defer(seen.keyring.refresh(ports.fetch, now))
-    caller, record.described = seen.acts(headers)
+    try:
+        caller, record.described = seen.acts(headers)
+    except Denied:
+        _, record.described = seen.acts({})  # a tag that is refused is on record with the caller's name
+        raise
     return caller
 
 

@@ -21,6 +21,7 @@ _HEADERS = {
     "map_index": "airgate-map-index",
     "tags": "airgate-dag-tags",
 }
+_SINGLE = frozenset({"dag", "task", "try", "map_index"})
 SAID = ("airgate-role", *_HEADERS.values())  # every header that act() reads
 _ROLE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -96,7 +97,8 @@ def _asserted(headers: dict[str, str]) -> dict[str, Fact]:
     for field, header in _HEADERS.items():
         if (text := headers.get(header)) is None:
             continue
-        if len(text) > LONGEST_HEADER:
+        # A header that is sent twice arrives joined by a comma; no DAG's or task's name has one.
+        if len(text) > LONGEST_HEADER or ("," in text and field in _SINGLE):
             raise Denied(Reason.REQUEST_HEADER_INVALID, header)
         values = tuple([tag.strip(" ") for tag in text.split(",")]) if field == "tags" else (text,)
         for value in values:

@@ -19,7 +19,9 @@ RETRY = 5  # seconds between two fetches while an issuer fails
 TIMEOUT = 3  # seconds for each document
 LIMIT = 262_144  # bytes of each document
 MOST_KEYS = 64
-MOST_FETCHES = 32  # begun within one TIMEOUT, while there are no keys and every request must fetch for itself
+MOST_FETCHES = (
+    128  # begun within one TIMEOUT, while there are no keys and every request must fetch for itself
+)
 
 # WebCrypto knows RSA by hash and padding, so one RSA key may serve two algorithms unless its JWK says which.
 _ALGORITHMS: dict[tuple[str, str | None], frozenset[str]] = {

@@ -198,17 +198,20 @@ def decide(candidates: Iterable[tuple[Policy, str]], caller: Caller) -> Decision
     permits: dict[str, tuple[Policy, str]] = {}
     forbids: dict[str, tuple[Policy, str]] = {}
     shadow: set[str] = set()
+    # Of two patterns of one policy the first in order: one request has one story, however it was found.
+    routes: dict[str, tuple[Policy, str]] = {}
     for candidate in candidates:
+        known = routes.get(candidate[0].id)
+        if known is None or candidate[1] < known[1]:
+            routes[candidate[0].id] = candidate
+    for name, candidate in routes.items():
         policy = candidate[0]
         if not policy.matches(caller):
             continue
         if policy.shadow:
-            shadow.add(policy.id)
+            shadow.add(name)
         else:
-            # Of two patterns of one policy the first in order: one request has one story, however it was found.
-            chosen = forbids if policy.forbids else permits
-            if policy.id not in chosen or candidate[1] < chosen[policy.id][1]:
-                chosen[policy.id] = candidate
+            (forbids if policy.forbids else permits)[name] = candidate
     silent = tuple(sorted(shadow)) if shadow else ()
     deciding = forbids or permits
     if not deciding:

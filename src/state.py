@@ -42,7 +42,7 @@ class Seen(NamedTuple):
     until: float  # seconds since the epoch
     key: Key
     keyring: Keyring
-    # As what the identity has acted, by the headers that say so, with the audit line's part about it.
+    # As what the identity has acted, by the headers that say so, each with the audit line's part about it.
     acting: dict[tuple[str | None, ...], tuple[Caller, str]]
 
     def acts(self, headers: dict[str, str]) -> tuple[Caller, str]:

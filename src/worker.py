@@ -168,6 +168,10 @@ class Runtime:
             raise Denied(Reason.UPSTREAM_TIMEOUT if timed_out else Reason.UPSTREAM_UNREACHABLE) from error
         finally:
             clearTimeout(timer)
+        if (
+            not 200 <= native.status <= 599
+        ):  # 101, or no status of HTTP's: the runtime cannot build such an answer
+            raise Denied(Reason.UPSTREAM_UNREACHABLE, f"answered {native.status}")
         return UpstreamAnswer(native.status, native)
 
 
@@ -197,4 +201,10 @@ async def on_fetch(request: Any, env: Any, ctx: Any) -> Any:
     except Exception as error:
         runtime.log(audit.crash_event(runtime.now(), request_id, type(error).__name__))
         return _respond(gateway.refusal(Reason.INTERNAL, request_id, {"airgate-request-id": request_id}))
-    return _respond(await gateway.handle(inbound, _state, runtime))
+    result = await gateway.handle(inbound, _state, runtime)
+    try:
+        return _respond(result)
+    except JsException as error:
+        # Everything is on record by now; the caller gets an answer with its request id all the same.
+        runtime.log(audit.lost_event(runtime.now(), request_id, error.name))
+        return _respond(gateway.refusal(Reason.INTERNAL, request_id, {"airgate-request-id": request_id}))

@@ -17,11 +17,15 @@ const pyodide = await loadPyodide({
 pyodide.mountNodeFS("/project", project);
 pyodide.mountNodeFS("/packages", packages);
 pyodide.mountNodeFS("/out", out);
-const main = pyodide.runPython(`
+try {
+  process.exitCode = pyodide.runPython(`
 import os, sys
 sys.path.append("/packages")
 os.chdir("/project")
 import pytest
 lambda arguments: int(pytest.main(arguments.to_py()))
-`);
-process.exitCode = main(given);
+`)(given);
+} catch (error) {
+  console.error(error.message); // without Pyodide's own source around it
+  process.exitCode = 1;
+}

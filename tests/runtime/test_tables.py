@@ -28,7 +28,9 @@ def test_every_module_of_the_core_has_tables() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pyodide", "python"), [("pyodide-313", "3.13"), ("pyodide-314", "3.14")], ids=["python 3.13", "python 3.14"]
+    ("pyodide", "python"),
+    [("pyodide-313", "3.13"), ("pyodide-314", "3.14")],
+    ids=["python 3.13", "python 3.14"],
 )
 def test_tables(pyodide: str, python: str, tmp_path: Path) -> None:
     settings = {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from document import read_object
+from document import read_base64url, read_object
 
 REFUSED = [
     pytest.param(b'{"a":1,"a":2}', "twice", id="a name appears twice"),
@@ -80,7 +80,9 @@ def nested(levels: int) -> str:
         pytest.param('{"a":' + "[" * 5000, id="5,000 brackets that nobody closes"),
         pytest.param('{"a":' * 5000, id="5,000 objects that nobody closes"),
         pytest.param('{"a":"\\"",' + nested(17)[1:], id="an escaped quote does not hide brackets"),
-        pytest.param('{"a":"\\\\","b":' + nested(17) + ',"c":""}', id="an escaped backslash does not hide brackets"),
+        pytest.param(
+            '{"a":"\\\\","b":' + nested(17) + ',"c":""}', id="an escaped backslash does not hide brackets"
+        ),
         pytest.param('{"a":[],"b":' + nested(16) + "}", id="brackets closed before do not make room"),
     ],
 )
@@ -149,3 +151,41 @@ def test_any_text_is_an_object_or_a_value_error(text: str) -> None:
     except ValueError:
         return  # stricter than json.loads is fine
     assert value == expected
+
+
+# RFC 4648 §10, without padding.
+VECTORS = {
+    "": b"",
+    "Zg": b"f",
+    "Zm8": b"fo",
+    "Zm9v": b"foo",
+    "Zm9vYg": b"foob",
+    "Zm9vYmE": b"fooba",
+    "-_-_": b"\xfb\xff\xbf",
+}
+
+
+@pytest.mark.parametrize(("text", "value"), VECTORS.items())
+def test_base64url(text: str, value: bytes) -> None:
+    assert read_base64url(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("Z", id="a length of 4n+1"),
+        pytest.param("Zm9vY", id="a longer length of 4n+1"),
+        pytest.param("Zh", id="trailing bits of two characters"),
+        pytest.param("Zm9", id="trailing bits of three characters"),
+        pytest.param("Zg==", id="padding"),
+        pytest.param("Zm8=", id="padding of one"),
+        pytest.param("+/+/", id="the characters of base64"),
+        pytest.param("Zm9v!!!!", id="characters that a lax decoder leaves out"),
+        pytest.param("Zm\n9v ==", id="white space"),
+        pytest.param("Zm9v\n", id="a line feed at the end"),
+        pytest.param("Zm9é", id="a letter outside ASCII"),
+    ],
+)
+def test_base64url_that_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="base64url"):
+        read_base64url(text)

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from identity import LONGEST, MOST_GROUPS, MOST_ROLES, MOST_TAGS, Grant, Mapping, act, identify
+from identity import (
+    LONGEST,
+    LONGEST_HEADER,
+    MOST_GROUPS,
+    MOST_ROLES,
+    MOST_TAGS,
+    Grant,
+    Mapping,
+    act,
+    identify,
+)
 from model import Denied, Fact, Identity, Reason
 
 GROUPS = ("groups",)
@@ -56,7 +66,9 @@ ROLES = [
 
 @pytest.mark.parametrize(("claims", "subject", "granted"), ROLES)
 def test_roles_granted(claims: dict[str, Any], subject: str, granted: set[str]) -> None:
-    assert identify(claims, subject, MAPPING) == Identity("company", subject, "workload", frozenset(granted), {})
+    assert identify(claims, subject, MAPPING) == Identity(
+        "company", subject, "workload", frozenset(granted), {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,7 +101,9 @@ def test_kinds(claims: dict[str, Any], kind: str) -> None:
     assert identify(claims, "etl", MAPPING).kind == kind
 
 
-@pytest.mark.parametrize("kind", ["", "Human", "robot", "human ", 1, True, False, 0, ["human"], [], {}, {"human": 1}])
+@pytest.mark.parametrize(
+    "kind", ["", "Human", "robot", "human ", 1, True, False, 0, ["human"], [], {}, {"human": 1}]
+)
 def test_a_kind_that_is_not_known_is_refused(kind: Any) -> None:
     assert refused(identify, {"airgate_kind": kind}, "etl", MAPPING) is Reason.TOKEN_CLAIMS
 
@@ -142,10 +156,14 @@ IDENTITY = Identity("company", "etl", "workload", frozenset({"publisher", "reade
         pytest.param(None, None, {"publisher", "reader"}, id="no tag: every role granted"),
         pytest.param("reader", ("reader",), {"reader"}, id="one role"),
         pytest.param("reader, publisher", ("reader", "publisher"), {"publisher", "reader"}, id="two roles"),
-        pytest.param("reader,publisher", ("reader", "publisher"), {"publisher", "reader"}, id="two without a space"),
+        pytest.param(
+            "reader,publisher", ("reader", "publisher"), {"publisher", "reader"}, id="two without a space"
+        ),
         pytest.param(" reader ", ("reader",), {"reader"}, id="spaces around it"),
         pytest.param("reader, reader", ("reader", "reader"), {"reader"}, id="one role twice"),
-        pytest.param(",".join(["reader"] * MOST_ROLES), ("reader",) * MOST_ROLES, {"reader"}, id="as many as allowed"),
+        pytest.param(
+            ",".join(["reader"] * MOST_ROLES), ("reader",) * MOST_ROLES, {"reader"}, id="as many as allowed"
+        ),
     ],
 )
 def test_a_role_tag_narrows(tag: str | None, tagged: tuple[str, ...] | None, effective: set[str]) -> None:
@@ -186,13 +204,22 @@ def test_a_role_tag_that_is_refused(tag: str, reason: Reason) -> None:
         pytest.param({"airgate-try-number": "1"}, {"try": Fact("1", False)}, id="the try"),
         pytest.param({"airgate-map-index": "-1"}, {"map_index": Fact("-1", False)}, id="the map index"),
         pytest.param({"airgate-dag-tags": "a, b,c"}, {"tags": Fact(("a", "b", "c"), False)}, id="tags"),
-        pytest.param({"airgate-dag-id": "a,b"}, {"dag": Fact("a,b", False)}, id="a dag with a comma"),
-        pytest.param({"airgate-dag-id": "Größe 4"}, {"dag": Fact("Größe 4", False)}, id="letters outside ASCII"),
-        pytest.param({"airgate-dag-id": "d" * LONGEST}, {"dag": Fact("d" * LONGEST, False)}, id="the longest dag"),
+        pytest.param({"airgate-run-id": "a,b"}, {"run": Fact("a,b", False)}, id="a run with a comma"),
+        pytest.param(
+            {"airgate-dag-id": "Größe 4"}, {"dag": Fact("Größe 4", False)}, id="letters outside ASCII"
+        ),
+        pytest.param(
+            {"airgate-dag-id": "d" * LONGEST}, {"dag": Fact("d" * LONGEST, False)}, id="the longest dag"
+        ),
         pytest.param(
             {"airgate-dag-tags": ",".join("t" * MOST_TAGS)},
             {"tags": Fact(("t",) * MOST_TAGS, False)},
             id="as many tags as allowed",
+        ),
+        pytest.param(
+            {"airgate-dag-tags": f"{'t' * 200}," * 5 + "t" * (LONGEST_HEADER - 1005)},
+            {"tags": Fact(("t" * 200,) * 5 + ("t" * (LONGEST_HEADER - 1005),), False)},
+            id="the longest list of tags",
         ),
         pytest.param({"airgate-task": "x", "x-dag-id": "y"}, {}, id="headers that say nothing to the gate"),
     ],
@@ -205,6 +232,10 @@ def test_asserted_context(headers: dict[str, str], workload: dict[str, Fact]) ->
     "headers",
     [
         pytest.param({"airgate-dag-id": ""}, id="an empty dag"),
+        pytest.param({"airgate-dag-id": "a, b"}, id="two dag headers joined"),
+        pytest.param({"airgate-task-id": "a, b"}, id="two task headers joined"),
+        pytest.param({"airgate-try-number": "1, 2"}, id="two try headers joined"),
+        pytest.param({"airgate-map-index": "1, 2"}, id="two map index headers joined"),
         pytest.param({"airgate-dag-id": "d" * (LONGEST + 1)}, id="a long dag"),
         pytest.param({"airgate-dag-id": "a\x00b"}, id="a NUL"),
         pytest.param({"airgate-dag-id": "a\tb"}, id="a tab"),
@@ -215,6 +246,10 @@ def test_asserted_context(headers: dict[str, str], workload: dict[str, Fact]) ->
         pytest.param({"airgate-dag-tags": "a,,b"}, id="an empty tag"),
         pytest.param({"airgate-dag-tags": "a,"}, id="a comma at the end"),
         pytest.param({"airgate-dag-tags": "a," + "t" * (LONGEST + 1)}, id="a long tag"),
+        pytest.param(
+            {"airgate-dag-tags": f"{'t' * 200}," * 5 + "t" * (LONGEST_HEADER - 1004)},
+            id="a long list of tags",
+        ),
         pytest.param({"airgate-dag-tags": ",".join("t" * (MOST_TAGS + 1))}, id="one tag too many"),
     ],
 )
@@ -226,7 +261,11 @@ def test_attested_context_wins_over_the_header_of_the_same_name() -> None:
     identity = IDENTITY._replace(attested={"dag": Fact("close", True), "tags": Fact((), True)})
     said = {"airgate-dag-id": "other", "airgate-dag-tags": "finance", "airgate-task-id": "post"}
     caller = act(identity, said)
-    assert caller.workload == {"dag": Fact("close", True), "tags": Fact((), True), "task": Fact("post", False)}
+    assert caller.workload == {
+        "dag": Fact("close", True),
+        "tags": Fact((), True),
+        "task": Fact("post", False),
+    }
     assert identity.attested == {"dag": Fact("close", True), "tags": Fact((), True)}
 
 

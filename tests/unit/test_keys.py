@@ -4,7 +4,25 @@ import json
 from typing import Any
 
 import pytest
+from world import (
+    ABSENT,
+    ED25519,
+    ISSUER,
+    JWKS_URI,
+    KEY,
+    NOW,
+    P256,
+    P384,
+    P521,
+    RSA,
+    b64,
+    jwks,
+    number,
+    run,
+    without,
+)
 
+from document import read_base64url
 from keys import (
     COOL_DOWN,
     FRESH,
@@ -21,7 +39,6 @@ from keys import (
     read_key,
 )
 from model import Denied, Reason
-from world import ABSENT, ED25519, ISSUER, JWKS_URI, KEY, NOW, P256, P384, P521, RSA, b64, jwks, number, run, without
 
 OTHER = {**P256, "kid": "other"}
 DISCOVERY = ISSUER + "/.well-known/openid-configuration"
@@ -40,8 +57,12 @@ USABLE_KEYS = [
     pytest.param({**ED25519, "alg": "EdDSA"}, {"EdDSA"}, 64, id="an Ed25519 key for EdDSA"),
     pytest.param({**ED25519, "alg": "Ed25519"}, {"EdDSA"}, 64, id="an Ed25519 key by RFC 9864's name"),
     pytest.param({**P256, "use": "sig"}, {"ES256"}, 64, id="a key for signatures"),
-    pytest.param({**P256, "key_ops": ["sign", "verify"]}, {"ES256"}, 64, id="a key whose operations include verify"),
-    pytest.param({**P256, "x5c": ["MII"], "x5t": "abc"}, {"ES256"}, 64, id="a key with a certificate beside it"),
+    pytest.param(
+        {**P256, "key_ops": ["sign", "verify"]}, {"ES256"}, 64, id="a key whose operations include verify"
+    ),
+    pytest.param(
+        {**P256, "x5c": ["MII"], "x5t": "abc"}, {"ES256"}, 64, id="a key with a certificate beside it"
+    ),
 ]
 
 
@@ -59,6 +80,11 @@ def test_a_usable_key(jwk: dict[str, Any], algorithms: set[str], size: int) -> N
 
 def test_a_key_may_have_no_id() -> None:
     assert read_key(ED25519).kid is None
+
+
+def past_the_field(coordinate: str) -> str:
+    """Another spelling of a P-521 coordinate: the same number modulo the field."""
+    return number(int.from_bytes(read_base64url(coordinate), "big") + 2**521 - 1, 66)
 
 
 UNUSABLE_KEYS = [
@@ -118,8 +144,10 @@ UNUSABLE_KEYS = [
     pytest.param(
         {**P256, "x": number(int.from_bytes(b"\xff" * 32, "big"), 32)}, id="a coordinate past the field"
     ),
+    pytest.param({**P521, "x": past_the_field(P521["x"])}, id="the x of a point, written past the field"),
+    pytest.param({**P521, "y": past_the_field(P521["y"])}, id="the y of a point, written past the field"),
     pytest.param({**P256, "x": number(2**256, 33)}, id="a coordinate too long for its curve"),
-    pytest.param({**ED25519, "x": number(2**256, 33)}, id="an Ed25519 key of 33 bytes"),
+    pytest.param({**ED25519, "x": b64(b"\x07" * 33)}, id="an Ed25519 key of 33 bytes"),
 ]
 
 
@@ -157,8 +185,8 @@ def test_a_small_order_ed25519_key_is_refused(y: int) -> None:
     "modulus",
     [
         pytest.param(RSA["n"] + "==", id="padding"),
-        pytest.param(RSA["n"][:4] + "!" + RSA["n"][4:], id="a character that a lax decoder leaves out"),
-        pytest.param(RSA["n"][:4] + "\n" + RSA["n"][4:], id="a line break"),
+        pytest.param(RSA["n"][:4] + "!!!!" + RSA["n"][4:], id="characters that a lax decoder leaves out"),
+        pytest.param(RSA["n"][:4] + "\n\n\n\n" + RSA["n"][4:], id="line breaks"),
     ],
 )
 def test_a_number_has_only_the_characters_of_base64url(modulus: str) -> None:
@@ -234,7 +262,9 @@ def find(ring: Keyring, web: Web, now: float = NOW, kid: str | None = "one", alg
     return key
 
 
-def denied(ring: Keyring, web: Web, now: float = NOW, kid: str | None = "one", algorithm: str = "EdDSA") -> Reason:
+def denied(
+    ring: Keyring, web: Web, now: float = NOW, kid: str | None = "one", algorithm: str = "EdDSA"
+) -> Reason:
     with pytest.raises(Denied) as caught:
         find(ring, web, now, kid, algorithm)
     return caught.value.reason
@@ -411,6 +441,20 @@ def test_a_request_whose_own_fetch_fails_uses_the_keys_another_has_brought() -> 
     assert len(asked) == 2
 
 
+def test_of_two_fetches_at_once_the_later_one_counts(web: Web) -> None:
+    ring, asked = Keyring(Source(ISSUER, JWKS_URI)), []
+
+    class Overtaken(Web):
+        async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
+            asked.append(url)
+            if len(asked) == 1:
+                assert await ring.refresh(web.fetch, NOW + 1)
+            return jwks(OTHER)
+
+    assert run(ring.refresh(Overtaken().fetch, NOW))
+    assert ([key.kid for key in ring.keys], ring.fetched_at) == (["one"], NOW + 1)
+
+
 def test_a_key_still_published_stays_the_same_object(ring: Keyring, web: Web) -> None:
     held = find(ring, web)
     web.pages[JWKS_URI] = jwks(OTHER, {**KEY, "use": "sig"})
@@ -467,9 +511,15 @@ def test_discovery_may_name_a_plain_address_of_this_machine(address: str) -> Non
         pytest.param({"issuer": ISSUER}, id="it names no jwks_uri"),
         pytest.param({"issuer": ISSUER, "jwks_uri": None}, id="its jwks_uri is null"),
         pytest.param({"issuer": ISSUER, "jwks_uri": [JWKS_URI]}, id="its jwks_uri is a list"),
-        pytest.param({"issuer": ISSUER, "jwks_uri": "http://login.example.com/keys"}, id="its jwks_uri is not https"),
-        pytest.param({"issuer": ISSUER, "jwks_uri": "http://127.0.0.1.evil.example/"}, id="it only looks local"),
-        pytest.param({"issuer": ISSUER, "jwks_uri": "http://localhost@evil.example/"}, id="local is its user"),
+        pytest.param(
+            {"issuer": ISSUER, "jwks_uri": "http://login.example.com/keys"}, id="its jwks_uri is not https"
+        ),
+        pytest.param(
+            {"issuer": ISSUER, "jwks_uri": "http://127.0.0.1.evil.example/"}, id="it only looks local"
+        ),
+        pytest.param(
+            {"issuer": ISSUER, "jwks_uri": "http://localhost@evil.example/"}, id="local is its user"
+        ),
         pytest.param({"issuer": ISSUER, "jwks_uri": "data:application/json,{}"}, id="its jwks_uri is data"),
         pytest.param({"issuer": ISSUER, "jwks_uri": "/keys"}, id="its jwks_uri is relative"),
         pytest.param({"issuer": ISSUER, "jwks_uri": "https://[::1"}, id="its jwks_uri cannot be read"),

@@ -139,7 +139,9 @@ def rule(**changes: Any) -> dict[str, Any]:
 def document(*policies: dict[str, Any]) -> dict[str, Any]:
     """A bundle's JSON: with the given policies, or with rule() and a health page for publishers."""
     health = rule(
-        id="health", target={"upstreams": ["-"], "methods": ["GET"], "paths": ["/health"]}, owner="gate@example.com"
+        id="health",
+        target={"upstreams": ["-"], "methods": ["GET"], "paths": ["/health"]},
+        owner="gate@example.com",
     )
     return {
         "format": 1,

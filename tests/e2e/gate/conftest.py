@@ -1,0 +1,259 @@
+"""What an attacker has: a socket that sends any bytes at all, an upstream that answers with any bytes at all, and gates
+of one's own to break, beside the session's stack."""
+
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from email.message import Message
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from airgate.dev.audit import AuditFile, events
+from airgate.dev.process import Process
+from airgate.dev.stack import HERE, Stack
+from airgate.node import PROJECT, environment, node
+from airgate.policy.publish import publish_local
+from airgate.policy.seed import STARTER
+
+# Beside the starter set: upstreams behind which anything goes, for every reader of finance.
+LAB = """
+upstreams:
+  lab: {{base: "https://lab.example.com", local: sample, owner: lab@example.com, log_path: true}}
+  impatient: {{base: "https://lab.example.com", local: sample, owner: lab@example.com, timeout: 1s}}
+  hostile: {{base: "http://127.0.0.1:{hostile}/base", owner: lab@example.com, timeout: 5s}}
+  gone: {{base: "http://127.0.0.1:{gone}/secret-base", owner: lab@example.com, timeout: 5s}}
+policies:
+  - id: lab-open
+    description: Finance readers may do anything in the lab
+    owner: lab@example.com
+    effect: permit
+    subject: {{roles: {{any: [finance-reader]}}}}
+    target: {{upstream: [lab, impatient, hostile, gone], methods: ["*"], paths: ["/**"]}}
+"""
+
+
+class Reply(NamedTuple):
+    """An answer as it came over the wire: nothing decoded, repeated headers kept apart."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+    @property
+    def id(self) -> str:
+        return str(self.headers["Airgate-Request-Id"])
+
+    @property
+    def code(self) -> str:
+        """The refusal's code; empty when the answer is no refusal of the gate."""
+        if self.headers["Content-Type"] != "application/problem+json":
+            return ""
+        return str(json.loads(self.body)["code"])
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Wire:
+    """A gate's address, and ways to send it bytes."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @contextmanager
+    def connected(self, seconds: float = 20) -> Iterator[socket.socket]:
+        url = httpx.URL(self.url)
+        with socket.create_connection((url.host, url.port or 80), timeout=seconds) as connection:
+            yield connection
+
+    @staticmethod
+    def receive(connection: socket.socket, method: str = "GET") -> Reply:
+        """Read one answer. Raises http.client.IncompleteRead for one that breaks off."""
+        with HTTPResponse(connection, method=method) as response:
+            response.begin()
+            return Reply(response.status, response.headers, response.read())
+
+    def send(self, request: bytes, method: str = "GET") -> Reply:
+        """Send bytes as they are and read one answer."""
+        with self.connected() as connection:
+            # An answer may begin before its request has ended.
+            sender = threading.Thread(target=connection.sendall, args=(request,))
+            sender.start()
+            reply = self.receive(connection, method)
+            sender.join(20)
+            return reply
+
+    def call(
+        self,
+        path: str | bytes,
+        method: str = "GET",
+        *,
+        token: str | None = None,
+        headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+    ) -> Reply:
+        """Send one request exactly as given. Only Host, and for a body Content-Length, are added."""
+        fields = [
+            ("Host", "gate.example.com"),
+            *(headers.items() if isinstance(headers, Mapping) else headers),
+        ]
+        if token is not None:
+            fields.append(("Authorization", f"Bearer {token}"))
+        if body:
+            fields.append(("Content-Length", str(len(body))))
+        target = path.encode("latin-1") if isinstance(path, str) else path
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fields).encode("latin-1")
+        return self.send(method.encode() + b" " + target + b" HTTP/1.1\r\n" + lines + b"\r\n" + body, method)
+
+
+class Gate(Wire):
+    """A gate of a test's own: its own workerd, and a KV namespace that is the stack's unless another is given."""
+
+    def __init__(self, folder: Path, state: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        state.mkdir(exist_ok=True)
+        self.state = state
+        self.log = folder / "gate.log"
+        self.audit = folder / "audit.ndjson"
+        self.audit.touch()
+        port = free_port()
+        super().__init__(f"http://127.0.0.1:{port}")
+        arguments = json.dumps({"root": str(PROJECT), "port": port, "state": str(state)})
+        self.process = Process(
+            "gate",
+            [str(node()), str(HERE / "gate.mjs"), arguments],
+            log=self.log,
+            cwd=PROJECT,
+            env=environment(folder / "home"),
+            on_line=AuditFile(self.audit).take,
+        )
+
+    def wait(self) -> None:
+        """Until it listens. Nothing is asked of it: its first request is still to come."""
+        until(lambda: self.log.exists() and f"listening on {self.url}" in self.log.read_text("utf-8"), 30)
+
+    def events(self, answer: Reply | str, count: int = 1) -> list[dict[str, Any]]:
+        return events(self.audit, answer if isinstance(answer, str) else answer.id, count=count)
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """All decisions so far."""
+        lines = self.audit.read_text("utf-8").split("\n")[:-1]
+        return [event for event in map(json.loads, lines) if event["event"] == "decision"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        number: int = probe.getsockname()[1]
+        return number
+
+
+def until(true: Callable[[], object], seconds: float) -> float:
+    """Wait until something holds; returns how long that took, and fails the test when it never does."""
+    begun = time.monotonic()
+    while not true():
+        assert time.monotonic() - begun < seconds, f"not within {seconds} s"
+        time.sleep(0.05)
+    return time.monotonic() - begun
+
+
+class Hostile:
+    """An upstream that keeps the bytes it gets, and answers with the bytes it is told to, then closes."""
+
+    def __init__(self) -> None:
+        self.answer = b""
+        self.got: list[bytes] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):  # the listener has been closed
+            while True:
+                connection, _ = self._listener.accept()
+                with connection, suppress(OSError):
+                    connection.settimeout(5)
+                    got = b""
+                    while not got.endswith(b"\r\n\r\n") and (part := connection.recv(65536)):
+                        got += part
+                    self.got.append(got)
+                    connection.sendall(self.answer)
+                    connection.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture(scope="session")
+def hostile() -> Iterator[Hostile]:
+    server = Hostile()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def start_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gate]]:
+    """start_gate(state=None): another gate, ended with the session. Its KV is empty unless `state` is given."""
+    gates: list[Gate] = []
+
+    def start(state: Path | None = None) -> Gate:
+        folder = tmp_path_factory.mktemp("gate")
+        gates.append(Gate(folder, state or folder / "state"))
+        return gates[-1]
+
+    yield start
+    for gate in gates:
+        gate.process.ask_to_end()
+    for gate in gates:
+        gate.process.stop()
+
+
+@pytest.fixture(scope="session")
+def publish(stack: Stack) -> Callable[..., Any]:
+    """publish(seed, gate, provider=None): put the seed in a folder in force on a gate that start_gate() began."""
+
+    def put(seed: Path, gate: Gate, provider: str | None = None) -> Any:
+        return publish_local(
+            seed, replace(stack, state=gate.state, provider=provider or stack.provider), "tests"
+        )
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def lab_seed(tmp_path_factory: pytest.TempPathFactory, hostile: Hostile) -> Path:
+    """The starter set and the lab's upstreams."""
+    seed = tmp_path_factory.mktemp("seed") / "kv-seed"
+    shutil.copytree(STARTER, seed)
+    (seed / "lab.yaml").write_text(LAB.format(hostile=hostile.port, gone=free_port()))
+    return seed
+
+
+@pytest.fixture(scope="session")
+def lab(start_gate: Callable[..., Gate], publish: Callable[..., Any], lab_seed: Path) -> Gate:
+    """A gate with the lab's policy, where a call can reach any path by any method."""
+    gate = start_gate()
+    publish(lab_seed, gate)
+    gate.wait()
+    return gate
+
+
+@pytest.fixture(scope="session")
+def reader(token: Callable[..., str]) -> str:
+    """A token that the lab lets do anything."""
+    return token("finance-etl")
+
+
+@pytest.fixture(scope="session")
+def wire(stack: Stack) -> Wire:
+    """The session's gate, for requests of one's own making."""
+    return Wire(stack.gate)

@@ -1,0 +1,470 @@
+"""The bundle and its pointer: a good one is read whole, a wrong one is refused with the place where it is wrong."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from world import ABSENT, AUDIENCE, ISSUER, JWKS_URI, NOW, canonical, digest, document, pointer, rule
+
+from bundle import Issuer, Upstream, load_bundle, load_pinned, load_pointer
+from forward import parse_target
+from identity import Grant, Mapping
+from keys import ALGORITHMS, Source
+from model import Caller, Decision, Identity, Reason
+from policy import Choice
+from tokens import Rules
+
+WORKLOAD = {
+    "dag": ["finance_*"],
+    "task": None,
+    "tags": {"any": ["finance"], "all": [], "none": []},
+    "attested": True,
+}
+
+
+def test_a_good_bundle() -> None:
+    text = canonical(document(rule(workload=WORKLOAD, effect="forbid", mode="shadow")))
+    bundle = load_bundle(text)
+    assert bundle.version == digest(text)[:12]
+    assert bundle.issuers == {
+        ISSUER: Issuer(
+            Source(ISSUER, JWKS_URI),
+            Rules(frozenset({AUDIENCE}), frozenset({"EdDSA"}), "at+jwt", 3600, 60),
+            Mapping(
+                "company",
+                ("airgate_kind",),
+                "workload",
+                (("dag", ("airflow", "dag")),),
+                (
+                    Grant("publisher", ("groups",), "finance-publishers"),
+                    Grant("reader", ("groups",), "finance-readers"),
+                    Grant("reader", None, "auditor"),
+                ),
+            ),
+        )
+    }
+    assert bundle.upstreams == {
+        "ledger": Upstream("https://ledger.example.com/api", "ledger@example.com", 30, True),
+        "crm": Upstream("https://crm.example.com", "crm@example.com", 2.5, False),
+    }
+    (policy,) = bundle.policies
+    assert (policy.id, policy.owner, policy.forbids, policy.shadow) == (
+        "publish",
+        "finance@example.com",
+        True,
+        True,
+    )
+    assert (policy.issuers, policy.ids, policy.kinds) == (None, None, None)
+    assert policy.roles == Choice(any=frozenset({"publisher"}))
+    assert policy.workload is not None
+    assert [(name, [glob.pattern for glob in globs]) for name, globs in policy.workload.names] == [
+        ("dag", ["finance_*"])
+    ]
+    assert policy.workload[1:] == (Choice(any=frozenset({"finance"})), True)
+    assert (policy.upstreams, policy.methods, policy.paths) == (("ledger",), ("*",), ("/v1/**",))
+
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+def put(*path: Any, value: Any) -> Change:
+    """A change: set the member at the end of the path, or take it away when it is ABSENT."""
+
+    def change(bundle: dict[str, Any]) -> None:
+        place: Any = bundle
+        for step in path[:-1]:
+            place = place[step]
+        if value is ABSENT:
+            del place[path[-1]]
+        else:
+            place[path[-1]] = value
+
+    return change
+
+
+def company(*path: Any, value: Any) -> Change:
+    return put("issuers", "company", *path, value=value)
+
+
+def first(*path: Any, value: Any) -> Change:
+    return put("policies", 0, *path, value=value)
+
+
+def ledger(*path: Any, value: Any) -> Change:
+    return put("upstreams", "ledger", *path, value=value)
+
+
+def second_issuer(**changes: Any) -> Change:
+    def change(bundle: dict[str, Any]) -> None:
+        bundle["issuers"]["partner"] = {**bundle["issuers"]["company"], **changes}
+
+    return change
+
+
+ACCEPTED = [
+    pytest.param(company("jwks_uri", value=None), id="an issuer found by discovery"),
+    pytest.param(company("kind", "claim", value=None), id="an issuer without a claim for the kind"),
+    pytest.param(company("attested", value={}), id="an issuer that attests nothing"),
+    pytest.param(company("algorithms", value=sorted(ALGORITHMS)), id="an issuer with every algorithm"),
+    pytest.param(company("max_lifetime", value=1), id="the shortest lifetime"),
+    pytest.param(company("max_lifetime", value=86_400), id="the longest lifetime"),
+    pytest.param(company("clock_skew", value=0), id="no skew"),
+    pytest.param(company("clock_skew", value=300), id="the largest skew"),
+    pytest.param(second_issuer(issuer=ISSUER + "/"), id="a second issuer, one slash apart"),
+    pytest.param(put("roles", value={}), id="no roles"),
+    pytest.param(put("roles", "publisher", value=[]), id="a role that nothing grants"),
+    pytest.param(put("policies", value=[]), id="no policies"),
+    pytest.param(ledger("base", value="http://127.0.0.1:9500/ledger"), id="an upstream on this machine"),
+    pytest.param(ledger("base", value="https://[2001:db8::1]:8443"), id="an upstream by its address"),
+    pytest.param(first("subject", "issuers", value=["company"]), id="a policy for one issuer"),
+    pytest.param(first("subject", "ids", value=["finance-etl"]), id="a policy for one subject"),
+    pytest.param(first("subject", "kinds", value=["human", "agent"]), id="a policy for two kinds"),
+    pytest.param(first("workload", value=WORKLOAD), id="a policy with a workload"),
+    pytest.param(first("target", "upstreams", value=["ledger", "crm", "-"]), id="a policy for all upstreams"),
+    pytest.param(first("target", "methods", value=["GET", "OPTIONS"]), id="a policy for two methods"),
+    pytest.param(
+        first("target", "paths", value=["/", "/**", "/v1/", "/v1*/{id}/a*b"]),
+        id="a policy with every kind of path",
+    ),
+]
+
+
+@pytest.mark.parametrize("change", ACCEPTED)
+def test_accepted(change: Change) -> None:
+    bundle = document()
+    change(bundle)
+    load_bundle(canonical(bundle))
+
+
+EVERY_OBJECT: list[tuple[str, tuple[Any, ...]]] = [
+    ("bundle", ()),
+    ("bundle.issuers.company", ("issuers", "company")),
+    ("bundle.issuers.company.kind", ("issuers", "company", "kind")),
+    ("bundle.roles.publisher[0]", ("roles", "publisher", 0)),
+    ("bundle.roles.reader[1]", ("roles", "reader", 1)),
+    ("bundle.upstreams.ledger", ("upstreams", "ledger")),
+    ("bundle.policies[0]", ("policies", 0)),
+    ("bundle.policies[0].subject", ("policies", 0, "subject")),
+    ("bundle.policies[0].subject.roles", ("policies", 0, "subject", "roles")),
+    ("bundle.policies[0].workload", ("policies", 0, "workload")),
+    ("bundle.policies[0].workload.tags", ("policies", 0, "workload", "tags")),
+    ("bundle.policies[0].target", ("policies", 0, "target")),
+]
+
+
+def whole() -> dict[str, Any]:
+    return copy.deepcopy(document(rule(workload={**WORKLOAD, "task": ["post"]})))
+
+
+def at(value: Any, path: tuple[Any, ...]) -> Any:
+    for step in path:
+        value = value[step]
+    return value
+
+
+MEMBERS = [
+    pytest.param(where, (*path, name), id=f"{where}.{name}")
+    for where, path in EVERY_OBJECT
+    for name in at(whole(), path)
+]
+
+
+def complaint(bundle: Any) -> str:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is what is looked at
+        load_bundle(bundle if isinstance(bundle, str) else canonical(bundle))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("where", "path"), [pytest.param(where, path, id=where) for where, path in EVERY_OBJECT]
+)
+def test_a_member_that_is_not_known_is_refused(where: str, path: tuple[Any, ...]) -> None:
+    bundle = whole()
+    at(bundle, path)["when"] = {"time": "06:00"}
+    assert complaint(bundle) == f"{where}.when: not known to this version"
+
+
+@pytest.mark.parametrize(("where", "path"), MEMBERS)
+def test_a_member_that_is_missing_is_refused(where: str, path: tuple[Any, ...]) -> None:
+    bundle = whole()
+    del at(bundle, path[:-1])[path[-1]]
+    instead = (
+        "claim" if path[-1] == "subject" and "roles" in path else path[-1]
+    )  # a grant has one or the other
+    assert complaint(bundle) == f"{where}.{instead}: missing"
+
+
+@pytest.mark.parametrize("value", [7, {"a": 1}, [1], [[]]], ids=["a number", "an object", "[1]", "[[]]"])
+@pytest.mark.parametrize(("where", "path"), MEMBERS)
+def test_a_member_of_another_type_is_refused(where: str, path: tuple[Any, ...], value: Any) -> None:
+    if path[-1] in ("timeout", "max_lifetime", "clock_skew") and value == 7:
+        value = "7"
+    if path[-1] in ("issuers", "roles") and value == {"a": 1}:
+        value = "none"
+    bundle = whole()
+    at(bundle, path[:-1])[path[-1]] = value
+    assert complaint(bundle).startswith(f"{where}.{path[-1]}")
+
+
+NULLABLE = {"jwks_uri", "issuers", "ids", "kinds", "workload", "dag", "task", "tags"}
+
+
+@pytest.mark.parametrize(("where", "path"), MEMBERS)
+def test_null_is_refused_where_it_means_nothing(where: str, path: tuple[Any, ...]) -> None:
+    bundle = whole()
+    at(bundle, path[:-1])[path[-1]] = None
+    if (path[-1] in NULLABLE and len(path) > 1) or path[-2:] == ("kind", "claim"):
+        load_bundle(canonical(bundle))
+    else:
+        assert complaint(bundle).startswith(f"{where}.{path[-1]}:")
+
+
+REFUSED = [
+    pytest.param(put("format", value=0), "bundle.format", id="an older format"),
+    pytest.param(put("format", value=2), "bundle.format", id="a newer format"),
+    pytest.param(put("format", value=True), "bundle.format", id="a format that is true"),
+    pytest.param(put("format", value="1"), "bundle.format", id="a format that is text"),
+    pytest.param(
+        put("issuers", "Company", value={}), "bundle.issuers.'Company'", id="an issuer in upper case"
+    ),
+    pytest.param(put("roles", "", value=[]), "bundle.roles.''", id="a role without a name"),
+    pytest.param(put("roles", "a" * 64, value=[]), "bundle.roles.'aaa", id="a role with a long name"),
+    pytest.param(
+        put("upstreams", "-", value={}), "bundle.upstreams.'-'", id="an upstream named like the gate"
+    ),
+    pytest.param(put("upstreams", "a/b", value={}), "bundle.upstreams.'a/b'", id="an upstream with a slash"),
+    pytest.param(
+        put("upstreams", "a\n", value={}), "bundle.upstreams.'a\\n'", id="an upstream with a line feed"
+    ),
+    pytest.param(
+        put("upstreams", "a", value=[]), "bundle.upstreams.a: not an object", id="an upstream as a list"
+    ),
+    pytest.param(second_issuer(), "bundle.issuers.partner: another entry", id="one issuer twice"),
+    pytest.param(company("algorithms", value=["none"]), "bundle.issuers.company.algorithms", id="alg none"),
+    pytest.param(company("algorithms", value=["HS256"]), "bundle.issuers.company.algorithms", id="alg HS256"),
+    pytest.param(
+        company("algorithms", value=["eddsa"]), "bundle.issuers.company.algorithms", id="alg in lower case"
+    ),
+    pytest.param(company("algorithms", value=[]), "bundle.issuers.company.algorithms", id="no algorithm"),
+    pytest.param(company("audiences", value=[]), "bundle.issuers.company.audiences", id="no audience"),
+    pytest.param(
+        company("audiences", value=AUDIENCE), "bundle.issuers.company.audiences", id="a bare audience"
+    ),
+    pytest.param(company("type", value="JWT"), "bundle.issuers.company.type", id="another type"),
+    pytest.param(company("max_lifetime", value=0), "bundle.issuers.company.max_lifetime", id="no lifetime"),
+    pytest.param(
+        company("max_lifetime", value=86_401), "bundle.issuers.company.max_lifetime", id="over a day"
+    ),
+    pytest.param(
+        company("max_lifetime", value=True), "bundle.issuers.company.max_lifetime", id="a lifetime of true"
+    ),
+    pytest.param(company("clock_skew", value=-1), "bundle.issuers.company.clock_skew", id="a negative skew"),
+    pytest.param(company("clock_skew", value=301), "bundle.issuers.company.clock_skew", id="a large skew"),
+    pytest.param(
+        company("kind", "claim", value=[]), "bundle.issuers.company.kind.claim", id="an empty claim path"
+    ),
+    pytest.param(
+        company("kind", "claim", value="k"), "bundle.issuers.company.kind.claim", id="a bare claim path"
+    ),
+    pytest.param(
+        company("kind", "default", value="robot"), "bundle.issuers.company.kind.default", id="another kind"
+    ),
+    pytest.param(
+        company("attested", "owner", value=["o"]), "bundle.issuers.company.attested.owner", id="another fact"
+    ),
+    pytest.param(
+        company("attested", "dag", value=[]), "bundle.issuers.company.attested.dag", id="a fact from nowhere"
+    ),
+    pytest.param(
+        put("roles", "reader", 0, "issuer", value="okta"),
+        "bundle.roles.reader[0].issuer",
+        id="a grant by a stranger",
+    ),
+    pytest.param(
+        put("roles", "reader", 0, "subject", value="s"),
+        "bundle.roles.reader[0].claim",
+        id="a grant in two ways",
+    ),
+    pytest.param(
+        put("roles", "reader", 0, "claim", value=[]),
+        "bundle.roles.reader[0].claim",
+        id="a grant by an empty path",
+    ),
+    pytest.param(
+        put("roles", "reader", value={}), "bundle.roles.reader: expected a list", id="a role as an object"
+    ),
+    pytest.param(ledger("timeout", value=0), "bundle.upstreams.ledger.timeout", id="no time at all"),
+    pytest.param(ledger("timeout", value=3601), "bundle.upstreams.ledger.timeout", id="more than an hour"),
+    pytest.param(ledger("log_path", value=1), "bundle.upstreams.ledger.log_path", id="log_path 1"),
+    *(
+        pytest.param(ledger("base", value=base), "bundle.upstreams.ledger.base", id=f"base {base}")
+        for base in (
+            "",
+            "ledger.example.com",
+            "ftp://ledger.example.com",
+            "https://",
+            "https://a/",
+            "https://a/b/",
+            "https://a//b",
+            "https://user@a",
+            "https://user:password@a",
+            "https://a?b",
+            "https://a/b?c",
+            "https://a#b",
+            "https://a/../b",
+            "https://a/./b",
+            "https://a/.b",
+            "https://a/%2e%2e",
+            "https://a\\b",
+            "https://a b",
+            "https://a\n",
+            "javascript:alert(1)",
+        )
+    ),
+    pytest.param(first("effect", value="allow"), "bundle.policies[0].effect", id="another effect"),
+    pytest.param(first("effect", value=["permit"]), "bundle.policies[0].effect", id="an effect in a list"),
+    pytest.param(first("mode", value="off"), "bundle.policies[0].mode", id="another mode"),
+    pytest.param(first("id", value="health"), "bundle.policies: an id appears twice", id="one id twice"),
+    pytest.param(
+        first("subject", "issuers", value=["okta"]),
+        "bundle.policies[0].subject.issuers",
+        id="a strange issuer",
+    ),
+    pytest.param(first("subject", "issuers", value=[]), "bundle.policies[0].subject.issuers", id="no issuer"),
+    pytest.param(first("subject", "ids", value=[]), "bundle.policies[0].subject.ids", id="no subject"),
+    pytest.param(
+        first("subject", "kinds", value=["robot"]), "bundle.policies[0].subject.kinds", id="a strange kind"
+    ),
+    pytest.param(first("subject", "kinds", value=[]), "bundle.policies[0].subject.kinds", id="no kind"),
+    pytest.param(first("workload", value={}), "bundle.policies[0].workload", id="an empty workload"),
+    pytest.param(
+        first("workload", value={**WORKLOAD, "dag": []}),
+        "bundle.policies[0].workload.dag",
+        id="no dag pattern",
+    ),
+    pytest.param(
+        first("workload", value={**WORKLOAD, "attested": None}),
+        "bundle.policies[0].workload.attested",
+        id="attested left open",
+    ),
+    pytest.param(
+        first("target", "upstreams", value=["nowhere"]),
+        "bundle.policies[0].target.upstreams",
+        id="no such upstream",
+    ),
+    pytest.param(
+        first("target", "upstreams", value=[]), "bundle.policies[0].target.upstreams", id="no upstream"
+    ),
+    pytest.param(first("target", "methods", value=[]), "bundle.policies[0].target.methods", id="no method"),
+    pytest.param(
+        first("target", "methods", value=["get"]), "bundle.policies[0].target.methods", id="method get"
+    ),
+    pytest.param(
+        first("target", "methods", value=["TRACE"]), "bundle.policies[0].target.methods", id="method TRACE"
+    ),
+    pytest.param(first("target", "paths", value=[]), "bundle.policies[0].target.paths", id="no path"),
+    *(
+        pytest.param(
+            first("target", "paths", value=["/a", path]), "bundle.policies[0].target.paths", id=f"path {path}"
+        )
+        for path in ("", "v1", "**", "/**/a", "/a**", "/a/**b", "/***", "/**/**", "/a/**/", "/v1/{id}.json")
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "where"), REFUSED)
+def test_refused(change: Change, where: str) -> None:
+    bundle = document()
+    change(bundle)
+    assert complaint(bundle).startswith(where)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("[]", id="a list"),
+        pytest.param(canonical(document())[:-1], id="a bundle cut short"),
+        pytest.param(canonical(document()).replace('"format":1', '"format":1,"format":1'), id="a name twice"),
+        pytest.param(
+            canonical({**document(), "more": [[]] * 5}).replace("[]", "[" * 30 + "]" * 30), id="too deep"
+        ),
+        pytest.param(canonical(document()).replace("Month-end", "\ud800"), id="a lone surrogate"),
+    ],
+)
+def test_text_that_is_no_bundle(text: str) -> None:
+    assert complaint(text)
+
+
+def test_a_pinned_bundle_is_the_one_whose_digest_is_given() -> None:
+    text = canonical(document())
+    assert load_pinned(text, digest(text)).version == digest(text)[:12]
+    for other in (text + " ", text.replace("permit", "forbid")):
+        with pytest.raises(ValueError, match="not the one"):
+            load_pinned(other, digest(text))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        pytest.param("/ledger/v1/a", (True, "finance@example.com"), id="permitted: the policy's owner"),
+        pytest.param("/ledger/v2/a", (False, "ledger@example.com"), id="no policy: the upstream's owner"),
+        pytest.param("/nowhere", (False, None), id="no upstream: nobody"),
+    ],
+)
+def test_whom_to_ask(path: str, expected: tuple[bool, str | None]) -> None:
+    bundle = load_bundle(canonical(document()))
+    roles = frozenset({"publisher"})
+    caller = Caller(Identity("company", "etl", "workload", roles, {}), None, roles, {})
+    decision = bundle.decide(caller, parse_target("GET", "https://gate" + path))
+    assert isinstance(decision, Decision)
+    assert (decision.permit, decision.owner) == expected
+    assert decision.reason is (None if expected[0] else Reason.POLICY_NO_MATCH)
+
+
+def test_a_good_pointer() -> None:
+    assert load_pointer(json.dumps(pointer("text", 7))) == (7, digest("text"), NOW - 60)
+
+
+def test_a_pointer_as_old_as_time() -> None:
+    assert load_pointer(json.dumps(pointer("text", 1, published_at=0))) == (1, digest("text"), 0)
+
+
+POINTERS = [
+    pytest.param({"format": 2}, "pointer.format", id="a newer format"),
+    pytest.param({"format": ABSENT}, "pointer.format", id="no format"),
+    pytest.param({"sequence": 0}, "pointer.sequence", id="sequence 0"),
+    pytest.param({"sequence": -1}, "pointer.sequence", id="a negative sequence"),
+    pytest.param({"sequence": "7"}, "pointer.sequence", id="a sequence in quotes"),
+    pytest.param({"sequence": True}, "pointer.sequence", id="a sequence of true"),
+    pytest.param({"sequence": 2**53 + 1}, "pointer.sequence", id="a sequence past exact numbers"),
+    pytest.param({"sequence": ABSENT}, "pointer.sequence", id="no sequence"),
+    pytest.param({"sequence": 1.5}, "pointer.sequence", id="a sequence and a half"),
+    pytest.param({"bundle": ""}, "pointer.bundle", id="no digest"),
+    pytest.param({"bundle": "A" * 64}, "pointer.bundle", id="a digest in upper case"),
+    pytest.param({"bundle": "a" * 63}, "pointer.bundle", id="a short digest"),
+    pytest.param({"bundle": "a" * 64 + "\n"}, "pointer.bundle", id="a digest and a line feed"),
+    pytest.param({"bundle": "../" + "a" * 61}, "pointer.bundle", id="a digest that is a path"),
+    pytest.param({"bundle": None}, "pointer.bundle", id="a null digest"),
+    pytest.param({"published_at": "now"}, "pointer.published_at", id="a time in words"),
+    pytest.param({"published_at": -1}, "pointer.published_at", id="a negative time"),
+    pytest.param({"published_by": 1}, "pointer.published_by", id="published by a number"),
+    pytest.param({"note": ABSENT}, "pointer.note", id="no note"),
+    pytest.param({"signature": "x"}, "pointer.signature", id="a member that is not known"),
+    pytest.param({"note": "n" * 5000}, "longer than 4096", id="a long note"),
+]
+
+
+@pytest.mark.parametrize(("changes", "where"), POINTERS)
+def test_a_pointer_that_is_refused(changes: dict[str, Any], where: str) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is looked at below
+        load_pointer(json.dumps(pointer("text", **{"sequence": 1, **changes})))
+    assert str(caught.value).startswith(where)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", '"a"'])
+def test_text_that_is_no_pointer(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the policy in force stays, whatever is wrong
+        load_pointer(text)

@@ -1,0 +1,377 @@
+"""One reading of a URL or none, and an outbound call by an allow rule. Cases are named after what broke others."""
+
+import time
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from world import NOW, inbound
+
+from bundle import Upstream
+from forward import MAX_SEGMENTS, MAX_URL, outbound, parse_target, passes, refuse_unsendable, reserved
+from model import Denied, Inbound, Outbound, Reason, Target
+
+GATE = "https://gate.example.com"
+
+
+def parsed(url: str, method: str = "GET") -> Target:
+    return parse_target(method, url)
+
+
+def refused(url: str, method: str = "GET") -> Reason:
+    with pytest.raises(Denied) as caught:
+        parse_target(method, url)
+    return caught.value.reason
+
+
+READ = [
+    # the URL after the origin; upstream, segments, path, query
+    pytest.param("", "", (), "", "", id="nothing"),
+    pytest.param("/", "", (), "", "", id="a slash"),
+    pytest.param("//l", "", ("l",), "/l", "", id="no name before the path, which no upstream has"),
+    pytest.param("/ledger", "ledger", (), "", "", id="an upstream alone"),
+    pytest.param("/ledger/", "ledger", (), "/", "", id="an upstream and a slash"),
+    pytest.param("/ledger/v1", "ledger", ("v1",), "/v1", "", id="one segment"),
+    pytest.param("/ledger/v1/", "ledger", ("v1",), "/v1/", "", id="a slash at the end stays on the way out"),
+    pytest.param("/ledger/v1?", "ledger", ("v1",), "/v1", "?", id="an empty query"),
+    pytest.param("/ledger?a=/../x", "ledger", (), "", "?a=/../x", id="dots in a query are text"),
+    pytest.param(
+        "/ledger/v1?a=b?c=%41&d", "ledger", ("v1",), "/v1", "?a=b?c=%41&d", id="a query is left as it is"
+    ),
+    pytest.param("?a", "", (), "", "?a", id="a query alone"),
+    pytest.param("/-/health", "-", ("health",), "/health", "", id="the gate's own page"),
+    pytest.param("/l/%41%2d%7e", "l", ("A-~",), "/A-~", "", id="escapes that nothing needs are undone"),
+    pytest.param("/l/%c3%a4", "l", ("ä",), "/%C3%A4", "", id="escapes are written in upper case"),
+    pytest.param("/l/%C3%A4", "l", ("ä",), "/%C3%A4", "", id="lower-case and upper-case hex are one path"),
+    pytest.param("/l/a%20b", "l", ("a b",), "/a%20b", "", id="a space"),
+    pytest.param(
+        "/l/%3f%23%40", "l", ("?#@",), "/%3F%23%40", "", id="delimiters that were escaped stay escaped"
+    ),
+    pytest.param("/l/%3b", "l", (";",), "/%3B", "", id="an escaped semicolon is a letter like any other"),
+    pytest.param(
+        "/l/a@b:c=d,e+f!$&'()*", "l", ("a@b:c=d,e+f!$&'()*",), "/a@b:c=d,e+f!$&'()*", "", id="sub-delims"
+    ),
+    pytest.param("/l/...", "l", ("...",), "/...", "", id="three dots are a name"),
+    pytest.param(
+        "/l/.well-known/a..b", "l", (".well-known", "a..b"), "/.well-known/a..b", "", id="dots in names"
+    ),
+    pytest.param(
+        "/l/100%25", "l", ("100%",), "/100%25", "", id="an escaped percent sign with nothing after it"
+    ),
+    pytest.param(
+        "/l/100%25zz", "l", ("100%zz",), "/100%25zz", "", id="an escaped percent sign before no hex"
+    ),
+    pytest.param(
+        "/%6cedger/v1", "ledger", ("v1",), "/v1", "", id="an upstream with an escape that nothing needs"
+    ),
+    pytest.param(
+        "/l" + "/a" * MAX_SEGMENTS, "l", ("a",) * MAX_SEGMENTS, "/a" * MAX_SEGMENTS, "", id="many segments"
+    ),
+]
+
+
+@pytest.mark.parametrize(("rest", "upstream", "segments", "path", "query"), READ)
+def test_the_one_reading(rest: str, upstream: str, segments: tuple[str, ...], path: str, query: str) -> None:
+    assert parsed(GATE + rest) == Target("GET", upstream, segments, path, query)
+
+
+AMBIGUOUS = [
+    # Istio #27409, Oathkeeper GHSA-p224-6x5r-fjpm, Envoy CVE-2023-27487: the path that policy saw was not
+    # the path that the upstream saw.
+    pytest.param("/l/a/../b", id="a dot segment"),
+    pytest.param("/l/..", id="a dot segment at the end"),
+    pytest.param("/l/../", id="a dot segment and a slash"),
+    pytest.param("/../l", id="a dot segment for an upstream"),
+    pytest.param("/./l", id="a single dot for an upstream"),
+    pytest.param("/l/./a", id="a single dot"),
+    pytest.param("/l/.", id="a single dot at the end"),
+    pytest.param("/l/%2e%2e/b", id="an encoded dot segment"),
+    pytest.param("/l/%2E%2E/b", id="an encoded dot segment in upper case"),
+    pytest.param("/l/.%2e/b", id="a half encoded dot segment"),
+    pytest.param("/l/%2e./b", id="the other half encoded"),
+    pytest.param("/l/%2e/b", id="an encoded single dot"),
+    pytest.param("/%2e%2e/l", id="an encoded dot segment for an upstream"),
+    pytest.param("/l/a%2fb", id="an encoded slash"),
+    pytest.param("/l/a%2Fb", id="an encoded slash in upper case"),
+    pytest.param("/l%2fa", id="an encoded slash in an upstream"),
+    pytest.param("/l/a%5cb", id="an encoded backslash"),
+    pytest.param("/l/a%5Cb", id="an encoded backslash in upper case"),
+    pytest.param("/l/a\\b", id="a backslash"),
+    pytest.param("/l/..\\b", id="a dot segment with a backslash"),
+    pytest.param("/l//a", id="an empty segment"),
+    pytest.param("/l/a//", id="an empty segment at the end"),
+    pytest.param("/l//", id="only an empty segment"),
+    pytest.param("/l/a;b=c", id="a path parameter"),
+    pytest.param("/l/..;/a", id="a dot segment with a parameter"),
+    pytest.param("/l;x/a", id="an upstream with a parameter"),
+    pytest.param("/l/%252e%252e", id="a dot segment encoded twice"),
+    pytest.param("/l/a%252fb", id="a slash encoded twice"),
+    pytest.param("/l/a%2541", id="a letter encoded twice"),
+    pytest.param("/l/%25%34%31", id="a letter encoded twice, piece by piece"),
+    pytest.param("/l/a%00", id="an encoded NUL"),
+    pytest.param("/l/a\x00", id="a NUL"),
+    pytest.param("/l/a%0d%0ab", id="an encoded line break"),
+    pytest.param("/l/a%09", id="an encoded tab"),
+    pytest.param("/l/%7f", id="an encoded DEL"),
+    pytest.param("/l/%c2%85", id="an encoded C1 control character"),
+    pytest.param("/l/%c0%ae%c0%ae/a", id="an overlong dot"),
+    pytest.param("/l/a%c0%afb", id="an overlong slash"),
+    pytest.param("/l/%e0%80%af", id="a longer overlong slash"),
+    pytest.param("/l/%ed%a0%80", id="an encoded surrogate"),
+    pytest.param("/l/%ff", id="an octet that is not UTF-8"),
+    pytest.param("/l/%c3", id="half a character"),
+]
+
+
+@pytest.mark.parametrize("rest", AMBIGUOUS)
+def test_a_path_with_two_readings_is_refused(rest: str) -> None:
+    assert refused(GATE + rest) is Reason.ROUTE_PATH_AMBIGUOUS
+
+
+MALFORMED = [
+    pytest.param(GATE + "/l/a#b", id="a fragment"),
+    pytest.param(GATE + "/l#", id="an empty fragment"),
+    pytest.param(GATE + "/l?a#b", id="a fragment after the query, as in oauth2-proxy CVE-2025-54576"),
+    pytest.param(GATE + "#/l", id="a fragment before the path"),
+    pytest.param(GATE + "/l/a b", id="a space"),
+    pytest.param(GATE + "/l/ä", id="a letter outside ASCII"),
+    pytest.param(GATE + "/l/a\tb", id="a tab"),
+    pytest.param(GATE + "/l/a\n", id="a line feed"),
+    pytest.param(GATE + '/l/"', id="a quote"),
+    pytest.param(GATE + "/l/<a>", id="angle brackets"),
+    pytest.param(GATE + "/l/[a]", id="square brackets"),
+    pytest.param(GATE + "/l/{a}", id="braces"),
+    pytest.param(GATE + "/l/a|b", id="a bar"),
+    pytest.param(GATE + "/l/a^b", id="a caret"),
+    pytest.param(GATE + "/l/%", id="a percent sign alone"),
+    pytest.param(GATE + "/l/%4", id="half an escape"),
+    pytest.param(GATE + "/l/%zz", id="an escape that is not hex"),
+    pytest.param(GATE + "/l/%u002e", id="an escape of another kind"),
+    pytest.param(GATE + "/l?a b", id="a space in the query"),
+    pytest.param(GATE + "/l?ä", id="a letter outside ASCII in the query"),
+    pytest.param(GATE + "/l?a\r\nHost: b", id="a line break in the query"),
+    pytest.param(GATE + "/l?a\x00", id="a NUL in the query"),
+    pytest.param(GATE + '/l?"', id="a quote in the query"),
+    pytest.param(GATE + "/l?<a>", id="angle brackets in the query"),
+    pytest.param(GATE + "/l?%", id="a percent sign alone in the query"),
+    pytest.param(GATE + "/l?%4", id="half an escape in the query"),
+    pytest.param(GATE + "/l?%zz", id="an escape that is not hex in the query"),
+    pytest.param("/l/a", id="no origin"),
+    pytest.param("", id="nothing"),
+    pytest.param("ftp://gate/l", id="another scheme"),
+    pytest.param("HTTPS://gate/l", id="a scheme that the runtime would have written small"),
+    pytest.param("*", id="the asterisk form"),
+    pytest.param("gate.example.com:443", id="the authority form"),
+    pytest.param(GATE + "/l/" + "a" * MAX_URL, id="a long address"),
+    pytest.param(GATE + "/l" + "/a" * (MAX_SEGMENTS + 1), id="one segment too many"),
+]
+
+
+@pytest.mark.parametrize("url", MALFORMED)
+def test_an_address_that_cannot_be_read_is_refused(url: str) -> None:
+    assert refused(url) is Reason.ROUTE_MALFORMED
+
+
+def test_the_longest_address_is_read() -> None:
+    url = f"{GATE}/l/".ljust(MAX_URL, "a")
+    assert len(parsed(url).segments) == 1
+    assert refused(url + "a") is Reason.ROUTE_MALFORMED
+
+
+@pytest.mark.parametrize("tail", ['"', "%", " "])
+@pytest.mark.parametrize("unit", ["%41", "%", "a", "/a", "/", "%2541"])
+@pytest.mark.parametrize("start", ["/l/", "/l?"])
+def test_a_long_address_that_is_refused_at_its_end_is_refused_at_once(
+    start: str, unit: str, tail: str
+) -> None:
+    long = unit * 24  # where a pattern reads one escape in two ways, 24 of them are read in 16 million
+    begun = time.process_time()
+    with pytest.raises(Denied):
+        parsed(GATE + start + long + tail)
+    assert time.process_time() - begun < 0.5
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_methods_that_are_passed_on(method: str) -> None:
+    assert parsed(GATE + "/l", method).method == method
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "get", "", "PROPFIND", "GET ", "*"])
+def test_methods_that_are_not(method: str) -> None:
+    assert refused(GATE + "/l", method) is Reason.REQUEST_METHOD
+
+
+@given(st.text(alphabet="ab/.%2eEfF5cC;\\?#@~ä \x00", max_size=30))
+def test_what_is_read_is_canonical(rest: str) -> None:
+    """Parsing what goes out again gives the same target: there is nothing left to be read in another way."""
+    try:
+        target = parsed(GATE + "/" + rest)
+    except Denied:
+        return
+    assert parsed(f"{GATE}/{quote(target.upstream)}{target.path}{target.query}") == target
+    assert not {".", "..", ""} & set(target.segments)
+    assert not any(character in segment for segment in target.segments for character in "/\\\0")
+    assert target.path.rstrip("/").count("/") == len(target.segments)
+
+
+SEGMENT = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/\\%"), min_size=1
+)
+
+
+@given(st.lists(SEGMENT.filter(lambda text: text not in (".", "..")), max_size=5))
+def test_every_name_can_be_said(segments: list[str]) -> None:
+    escaped = ["".join(f"%{octet:02x}" for octet in segment.encode()) for segment in segments]
+    if len("/".join(escaped)) < 8000:
+        assert parsed("/".join([GATE, "l", *escaped])).segments == tuple(segments)
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "sendable"),
+    [
+        pytest.param("GET", False, True, id="GET"),
+        pytest.param("GET", True, False, id="GET with a body"),
+        pytest.param("HEAD", False, True, id="HEAD"),
+        pytest.param("HEAD", True, False, id="HEAD with a body"),
+        pytest.param("POST", True, True, id="POST with a body"),
+        pytest.param("POST", False, True, id="POST without a body"),
+        pytest.param("DELETE", True, True, id="DELETE with a body"),
+    ],
+)
+def test_bodies(method: str, body: bool, sendable: bool) -> None:
+    request = inbound(method=method, body=body)
+    if sendable:
+        refuse_unsendable(request)
+    else:
+        with pytest.raises(Denied) as caught:
+            refuse_unsendable(request)
+        assert caught.value.reason is Reason.REQUEST_BODY_NOT_ALLOWED
+
+
+PASSED = [
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "cache-control",
+    "content-encoding",
+    "content-language",
+    "content-type",
+    "cookie",
+    "date",
+    "dnt",
+    "etag",
+    "idempotency-key",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "origin",
+    "pragma",
+    "prefer",
+    "range",
+    "referer",
+    "traceparent",
+    "tracestate",
+    "user-agent",
+    "x-api-key",
+    "x-csrf-token",
+    "x-request-id",
+    "x-team-cf-zone",
+    "cfx",
+    "authorization-info",
+    "x-forwardxed",
+    "hostname",
+    "x-tea",
+]
+
+HOP_BY_HOP = (
+    "connection keep-alive proxy-connection te trailer transfer-encoding upgrade content-length expect host"
+)
+# oauth2-proxy CVE-2026-40575 and its like: only a proxy may say these.
+SPOOFABLE = """forwarded via x-real-ip x-client-ip x-cluster-client-ip true-client-ip fastly-client-ip x-host
+    x-http-method x-http-method-override x-method-override remote-user x-forwarded-for x-forwarded-host
+    x-forwarded-proto x-forwarded-uri x-forwarded-method x-forwarded-prefix x-forwarded x-original-url x-original-uri
+    x-original-host x-rewrite-url x-envoy-original-path x-envoy-external-address x-auth-request-user
+    x-auth-request-email x-remote-user cf-connecting-ip cf-ray cf-access-jwt-assertion cf-ipcountry"""
+OWN = """authorization proxy-authorization proxy-authenticate airgate-token airgate-role airgate-dag-id
+    airgate-anything x-airgate-user"""
+KEPT_BACK = f"{HOP_BY_HOP} {SPOOFABLE} {OWN}".split()
+
+
+@pytest.mark.parametrize("name", PASSED)
+def test_headers_that_are_passed_on(name: str) -> None:
+    assert passes(name)
+
+
+# Traefik CVE-2026-39858: some servers read x_user and x.user as x-user.
+@pytest.mark.parametrize("spelling", ["-", "_", "."], ids=["as they are", "with _ for -", "with . for -"])
+@pytest.mark.parametrize("name", KEPT_BACK)
+def test_headers_that_are_kept_back(name: str, spelling: str) -> None:
+    assert not passes(name.replace("-", spelling))
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a:b", "a\nb", "a\x00", "ä", "Accept", "a,b", "a/b", "a(b)", 'a"b']
+)
+def test_names_that_are_no_header_names_are_kept_back(name: str) -> None:
+    assert not passes(name)
+
+
+UPSTREAM = Upstream("https://ledger.example.com/api", "o@example.com", 2.5, True)
+
+
+def sent(headers: dict[str, str], rest: str = "/ledger/v1") -> Outbound:
+    request = Inbound("f" * 32, NOW, "POST", GATE + rest, headers, False)
+    return outbound(request, parsed(request.url, "POST"), UPSTREAM)
+
+
+def test_the_call_is_made_of_the_target_and_the_upstream() -> None:
+    call = sent({"accept": "a/b", "authorization": "Bearer x", "host": "gate"}, "/ledger/v1/%41/?q=%41")
+    assert call == Outbound("POST", "https://ledger.example.com/api/v1/A/?q=%41", {"accept": "a/b"}, 2.5)
+
+
+@pytest.mark.parametrize(
+    "rest", ["/ledger", "/ledger/", "/ledger?a", "/ledger/@evil.example", "/ledger/:1@b"]
+)
+def test_a_path_cannot_change_the_host(rest: str) -> None:
+    url = sent({}, rest).url
+    assert url == "https://ledger.example.com/api" + rest.removeprefix("/ledger")
+
+
+@pytest.mark.parametrize(
+    ("connection", "passed"),
+    [
+        pytest.param("close", {"x-a", "x-b"}, id="it names nothing else"),
+        pytest.param("x-a", {"x-b"}, id="it names one"),
+        pytest.param("X-A", {"x-b"}, id="it names one in upper case"),
+        pytest.param("close, x-a,\tx-b", set(), id="it names two"),
+        pytest.param("x-a , x-c", {"x-b"}, id="it names one that is not there"),
+        pytest.param("", {"x-a", "x-b"}, id="it is empty"),
+    ],
+)
+def test_headers_named_by_connection_are_for_this_connection_only(connection: str, passed: set[str]) -> None:
+    assert set(sent({"connection": connection, "x-a": "1", "x-b": "2"}).headers) == passed
+
+
+def test_only_what_is_allowed_is_passed_on_however_often_it_is_asked() -> None:
+    for value in ("first", "second"):
+        headers = dict.fromkeys([*PASSED, *KEPT_BACK], value)
+        assert sent(headers).headers == dict.fromkeys(PASSED, value)
+        assert sent({**headers, "connection": "cookie"}).headers.keys() == set(PASSED) - {"cookie"}
+        assert sent({}).headers == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "gate_only"),
+    [
+        pytest.param("airgate-decision", True, id="airgate-decision"),
+        pytest.param("airgate_decision", True, id="airgate_decision"),
+        pytest.param("airgate.decision", True, id="airgate.decision"),
+        pytest.param("airgate-anything-else", True, id="airgate-anything-else"),
+        pytest.param("airgate", False, id="airgate alone"),
+        pytest.param("x-airgate-decision", False, id="x-airgate-decision"),
+        pytest.param("content-type", False, id="content-type"),
+    ],
+)
+def test_headers_of_an_answer_that_only_the_gate_may_set(name: str, gate_only: bool) -> None:
+    assert reserved(name) is gate_only

@@ -1,0 +1,701 @@
+"""The pipeline: one decision line for every request and nothing sent before it, whatever fails, and dull refusals."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from world import (
+    ABSENT,
+    AUDIENCE,
+    CLAIMS,
+    HEADER,
+    ISSUER,
+    JWKS_URI,
+    KEY,
+    NOW,
+    P256,
+    RSA,
+    World,
+    b64,
+    bearing,
+    canonical,
+    compact,
+    digest,
+    document,
+    inbound,
+    jwks,
+    number,
+    rule,
+    run,
+    token,
+)
+
+import gateway
+from keys import COOL_DOWN, FRESH, RETRY, TIMEOUT, USABLE, Key
+from model import ANSWERS, Denied, Inbound, Outbound, Reason, Refusal, Relay, UpstreamAnswer
+from state import WAIT, State
+
+SECRET = "hunter2"
+URL = "https://gate/ledger/v1/entries"
+HEALTH = "https://gate/-/health"
+PARTNER = "https://partner.example.com"
+
+
+class Gate:
+    """A gate in its world: answers requests, and checks after each what must hold of every one."""
+
+    def __init__(self, bundle: dict[str, Any] | None = None) -> None:
+        self.world = World(bundle)
+        self.state = State()
+
+    def answer(self, request: Inbound) -> Refusal | Relay:
+        # The clock and a request's arrival are one, and time only goes forward.
+        self.world.clock = max(self.world.clock, request.received_at)
+        request = request._replace(received_at=self.world.clock)
+        before = len(self.world.happened)
+        result = run(gateway.handle(request, self.state, self.world))
+        assert isinstance(result, Refusal | Relay)
+        happened = self.world.happened[before:]
+        lines = [(port, json.loads(what)["event"] if port == "log" else "") for port, what in happened]
+        decisions = [place for place, line in enumerate(lines) if line == ("log", "decision")]
+        sends = [place for place, (port, _) in enumerate(lines) if port == "send"]
+        outcomes = [place for place, line in enumerate(lines) if line == ("log", "outcome")]
+        assert len(decisions) == 1
+        assert len(sends) == len(outcomes) <= 1
+        assert decisions + sends + outcomes == sorted(decisions + sends + outcomes)
+        decision = self.world.lines("decision")[-1]
+        assert decision["request_id"] == result.headers["airgate-request-id"] == request.request_id
+        if sends:
+            assert decision["decision"] == "permit"
+        return result
+
+    def later(self, seconds: float) -> None:
+        """Let time pass, from the start of the test."""
+        self.world.clock = NOW + seconds
+
+    def refuse(self, request: Inbound, reason: Reason) -> dict[str, Any]:
+        """Refuse a request before anything was sent. Returns the decision line."""
+        sent = len(self.world.of("send"))
+        result = self.answer(request)
+        assert isinstance(result, Refusal)
+        line = self.world.lines("decision")[-1]
+        assert (line["decision"], line["reason"]) == ("deny", reason), line
+        assert json.loads(result.body)["code"] == reason
+        assert result.status == ANSWERS[reason].status
+        assert len(self.world.of("send")) == sent
+        return line
+
+    def relay(self, request: Inbound) -> Relay:
+        result = self.answer(request)
+        assert isinstance(result, Relay), self.world.lines("decision")[-1]
+        return result
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.world.settle()
+
+
+def asking(credential: str | None = None, url: str = URL, method: str = "GET", **headers: str) -> Inbound:
+    return inbound(url, method, **bearing(credential, **headers))
+
+
+def version() -> str:
+    return digest(canonical(document()))[:12]
+
+
+def test_an_approved_call_is_forwarded_and_on_record(gate: Gate) -> None:
+    request = asking(
+        None, URL + "?q=secret", "POST", accept="a/b", airgate_role="publisher", airgate_dag_id="close"
+    )
+    relay = gate.relay(request._replace(has_body=True))
+    assert gate.world.of("send") == [
+        Outbound("POST", "https://ledger.example.com/api/v1/entries?q=secret", {"accept": "a/b"}, 30)
+    ]
+    assert relay == Relay(
+        UpstreamAnswer(200, "native"),
+        {
+            "airgate-request-id": "f" * 32,
+            "airgate-decision": "permit",
+            "airgate-policy": f"publish@{version()}",
+        },
+    )
+    (decision,) = gate.world.lines("decision")
+    assert decision["reason"] is None
+    assert decision["policies"] == ["publish"]
+    assert decision["route"] == "/v1/**"
+    assert (decision["issuer"], decision["subject"], decision["kind"]) == (
+        "company",
+        "finance-etl",
+        "workload",
+    )
+    assert decision["roles"] == {
+        "granted": ["publisher", "reader"],
+        "tagged": ["publisher"],
+        "effective": ["publisher"],
+    }
+    assert decision["workload"] == {"dag": {"value": "close", "attested": False}}
+    assert (decision["bundle"], decision["sequence"], decision["path"]) == (version(), 1, "/v1/entries")
+    (outcome,) = gate.world.lines("outcome")
+    assert (outcome["result"], outcome["status"], outcome["upstream"]) == ("answered", 200, "ledger")
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 401, 404, 500])
+def test_an_upstreams_answer_is_passed_on_whatever_it_says(gate: Gate, status: int) -> None:
+    gate.world.answer = UpstreamAnswer(status, "native")
+    assert gate.relay(asking()).answer.status == status
+    assert gate.world.lines("outcome")[-1]["status"] == status
+
+
+def test_the_time_an_upstream_took_is_in_the_outcome(gate: Gate) -> None:
+    class Slow(World):
+        async def send(self, call: Outbound) -> UpstreamAnswer:
+            self.clock += 1.5
+            return await super().send(call)
+
+    gate.world = Slow()
+    gate.relay(asking())
+    assert gate.world.lines("outcome")[0]["upstream_ms"] == 1500
+
+
+def test_a_path_is_on_record_only_where_its_upstream_opted_in() -> None:
+    gate = Gate(document(rule(target={"upstreams": ["crm", "ledger"], "methods": ["*"], "paths": ["/**"]})))
+    gate.relay(asking(url="https://gate/crm/people/jane"))
+    gate.relay(asking(url="https://gate/ledger/people/jane"))
+    crm, ledger = gate.world.lines("decision")
+    assert "path" not in crm
+    assert ledger["path"] == "/people/jane"
+
+
+REQUESTS = [
+    pytest.param(inbound(URL, "TRACE"), Reason.REQUEST_METHOD, id="method TRACE"),
+    pytest.param(inbound(URL, "CONNECT"), Reason.REQUEST_METHOD, id="method CONNECT"),
+    pytest.param(inbound(URL, body=True), Reason.REQUEST_BODY_NOT_ALLOWED, id="GET with a body"),
+    pytest.param(
+        inbound("https://gate/ledger/../crm"), Reason.ROUTE_PATH_AMBIGUOUS, id="a path with two readings"
+    ),
+    pytest.param(inbound("https://gate/l#x"), Reason.ROUTE_MALFORMED, id="an address that cannot be read"),
+    pytest.param(inbound(URL), Reason.TOKEN_MISSING, id="no token"),
+    pytest.param(inbound(URL, "OPTIONS", origin="https://evil"), Reason.TOKEN_MISSING, id="a CORS preflight"),
+    pytest.param(
+        inbound(URL, user_agent="GoogleHC/1.0"), Reason.TOKEN_MISSING, id="oauth2-proxy CVE-2026-34457"
+    ),
+    pytest.param(
+        inbound("https://gate/ledger/-/health"), Reason.TOKEN_MISSING, id="a path like the health page's"
+    ),
+    pytest.param(inbound("https://gate/-/health/x"), Reason.TOKEN_MISSING, id="a path below the health page"),
+    pytest.param(inbound("https://gate/"), Reason.TOKEN_MISSING, id="no upstream, no token"),
+    pytest.param(inbound("https://gate/nowhere"), Reason.TOKEN_MISSING, id="unknown upstream, no token"),
+    pytest.param(inbound(HEALTH, "POST", body=True), Reason.TOKEN_MISSING, id="POST to the health page"),
+    pytest.param(
+        asking(None, HEALTH, "DELETE"), Reason.ROUTE_UNKNOWN_UPSTREAM, id="DELETE of the health page"
+    ),
+    pytest.param(asking("x.y"), Reason.TOKEN_MALFORMED, id="not a token"),
+    pytest.param(asking(f"{token()}, Bearer {token()}"), Reason.TOKEN_MALFORMED, id="two tokens"),
+    pytest.param(
+        asking(None, airgate_token=""), Reason.TOKEN_MALFORMED, id="an empty Airgate-Token beside a token"
+    ),
+    pytest.param(asking(token({"alg": "none"})), Reason.TOKEN_ALGORITHM, id="alg none"),
+    pytest.param(asking(token({"alg": "NoNe"})), Reason.TOKEN_ALGORITHM, id="alg NoNe"),
+    pytest.param(asking(token({"alg": "HS256"})), Reason.TOKEN_ALGORITHM, id="alg HS256"),
+    pytest.param(
+        asking(token({"alg": "ES256"})), Reason.TOKEN_ALGORITHM, id="an algorithm that this issuer has not"
+    ),
+    pytest.param(asking(token({"alg": "eddsa"})), Reason.TOKEN_ALGORITHM, id="alg in lower case"),
+    pytest.param(asking(token(iss="https://evil.example")), Reason.TOKEN_ISSUER, id="a strange issuer"),
+    pytest.param(asking(token(iss=ISSUER + "/")), Reason.TOKEN_ISSUER, id="iss with a slash more"),
+    pytest.param(asking(token(iss=ISSUER.upper())), Reason.TOKEN_ISSUER, id="iss in upper case"),
+    pytest.param(asking(token({"kid": "two"})), Reason.TOKEN_KEY, id="a kid that the issuer has not"),
+    pytest.param(asking(compact(HEADER, CLAIMS, "two")), Reason.TOKEN_SIGNATURE, id="signed by another key"),
+    pytest.param(
+        asking(token().rpartition(".")[0] + ".AAAA"), Reason.TOKEN_SIGNATURE, id="a short signature"
+    ),
+    pytest.param(
+        asking(token().rpartition(".")[0] + "." + b64(bytes(64))),
+        Reason.TOKEN_SIGNATURE,
+        id="a signature of zeros",
+    ),
+    pytest.param(asking(token({"typ": "JWT"})), Reason.TOKEN_TYPE, id="an ID token"),
+    pytest.param(asking(token(sub=ABSENT)), Reason.TOKEN_CLAIMS, id="no sub"),
+    pytest.param(asking(token(groups=[1])), Reason.TOKEN_CLAIMS, id="groups that are numbers"),
+    pytest.param(asking(token(airgate_kind="robot")), Reason.TOKEN_CLAIMS, id="a strange kind"),
+    pytest.param(asking(token(aud="https://other")), Reason.TOKEN_AUDIENCE, id="another audience"),
+    pytest.param(asking(token(exp=NOW - 60)), Reason.TOKEN_EXPIRED, id="expired"),
+    pytest.param(asking(token(nbf=NOW + 61)), Reason.TOKEN_NOT_YET_VALID, id="not valid yet"),
+    pytest.param(asking(token(exp=NOW + 4000)), Reason.TOKEN_LIFETIME, id="a long lifetime"),
+    pytest.param(asking(airgate_role="admin"), Reason.ROLE_NOT_GRANTED, id="a role that is not granted"),
+    pytest.param(asking(airgate_role="*"), Reason.ROLE_MALFORMED, id="a role tag that cannot be read"),
+    pytest.param(
+        asking(airgate_dag_id="\x00"), Reason.REQUEST_HEADER_INVALID, id="context that cannot be read"
+    ),
+    pytest.param(
+        asking(url="https://gate/nowhere/x"), Reason.ROUTE_UNKNOWN_UPSTREAM, id="an unknown upstream"
+    ),
+    pytest.param(asking(url="https://gate/-/nothing"), Reason.ROUTE_UNKNOWN_UPSTREAM, id="an unknown page"),
+    pytest.param(
+        asking(url="https://gate//health"), Reason.ROUTE_UNKNOWN_UPSTREAM, id="no name for an upstream"
+    ),
+    pytest.param(asking(url="https://gate/ledger/v2"), Reason.POLICY_NO_MATCH, id="no policy for it"),
+    pytest.param(asking(airgate_role="reader"), Reason.POLICY_NO_MATCH, id="the role put aside"),
+    pytest.param(asking(token(groups=[])), Reason.POLICY_NO_MATCH, id="no role"),
+]
+
+
+@pytest.mark.parametrize(("request_", "reason"), REQUESTS)
+def test_refused(gate: Gate, request_: Inbound, reason: Reason) -> None:
+    gate.refuse(request_, reason)
+    gate.refuse(request_, reason)
+
+
+def test_a_policy_may_forbid() -> None:
+    gate = Gate(document(rule(), rule(id="stop", effect="forbid", owner="risk@example.com")))
+    result = gate.answer(asking())
+    assert isinstance(result, Refusal)
+    assert result.status == 403
+    assert result.headers["airgate-policy"] == f"stop@{gate.state.version}"
+    assert json.loads(result.body)["contact"] == "risk@example.com"
+    assert gate.world.lines("decision")[-1]["policies"] == ["stop"]
+
+
+def partner_gate() -> Gate:
+    """Two issuers, each with a key under the same id."""
+    bundle = document()
+    bundle["issuers"]["partner"] = {
+        **bundle["issuers"]["company"],
+        "issuer": PARTNER,
+        "jwks_uri": PARTNER + "/keys",
+    }
+    gate = Gate(bundle)
+    gate.world.pages[PARTNER + "/keys"] = jwks({**KEY, "x": number(7, 32)})
+    return gate
+
+
+def test_each_issuers_tokens_are_verified_by_its_own_keys() -> None:
+    """Also where two issuers have a key under the same id."""
+    gate, verified = partner_gate(), []
+
+    class Watching(World):
+        async def verify(self, key: Key, algorithm: str, given: bytes, signed: bytes) -> bool:
+            verified.append(key.jwk["x"])
+            return await super().verify(key, algorithm, given, signed)
+
+    watching = Watching()
+    watching.values, watching.pages = gate.world.values, gate.world.pages
+    gate.world = watching
+    gate.relay(asking())
+    gate.refuse(asking(token(iss=PARTNER)), Reason.POLICY_NO_MATCH)
+    assert verified == [KEY["x"], number(7, 32)]
+
+
+def test_a_role_granted_by_one_issuer_is_not_granted_by_another() -> None:
+    line = partner_gate().refuse(asking(token(iss=PARTNER)), Reason.POLICY_NO_MATCH)
+    assert (line["issuer"], line["roles"]["granted"]) == ("partner", [])
+
+
+def test_a_key_is_only_used_for_its_own_algorithm() -> None:
+    bundle = document()
+    bundle["issuers"]["company"]["algorithms"] = ["EdDSA", "ES256", "RS256", "PS256"]
+    gate = Gate(bundle)
+    gate.world.pages[JWKS_URI] = jwks({**P256, "kid": "ec"}, {**RSA, "kid": "rsa", "alg": "PS256"}, KEY)
+    gate.refuse(asking(token({"alg": "ES256", "kid": "one"})), Reason.TOKEN_KEY)
+    gate.refuse(asking(token({"alg": "EdDSA", "kid": "ec"})), Reason.TOKEN_KEY)
+    gate.refuse(asking(token({"alg": "RS256", "kid": "rsa"})), Reason.TOKEN_KEY)
+    assert gate.world.of("verify") == []
+
+
+@pytest.mark.parametrize(
+    "url", ["https://gate/ledger/v1", "https://gate/nowhere/v1", "https://gate/-/nothing"]
+)
+@pytest.mark.parametrize("credential", ["", "x.y.z", token(exp=1), token(iss="https://evil.example")])
+def test_without_a_good_token_upstreams_cannot_be_told_apart(gate: Gate, url: str, credential: str) -> None:
+    known, asked = (gate.answer(asking(credential, each)) for each in (URL, url))
+    assert known == asked
+    assert isinstance(known, Refusal)
+    assert known.status == 401
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_every_refusal_is_a_problem_document(reason: Reason) -> None:
+    told = ANSWERS[reason]
+    refusal = gateway.refusal(reason, "r" * 32, {"airgate-request-id": "r" * 32}, "o@example.com")
+    problem = json.loads(refusal.body)
+    expected = {
+        "type": f"urn:airgate:reason:{reason}",
+        "title": told.title,
+        "status": told.status,
+        "code": str(reason),
+        "request_id": "r" * 32,
+        "retryable": told.status >= 500,
+        "contact": "o@example.com",
+    }
+    headers = {
+        "content-type": "application/problem+json",
+        "cache-control": "no-store",
+        "airgate-request-id": "r" * 32,
+    }
+    if told.status >= 500:
+        expected["retry_after"] = 5
+        headers["retry-after"] = "5"
+    if told.status == 401:
+        headers["www-authenticate"] = 'Bearer realm="airgate"' + (
+            "" if reason is Reason.TOKEN_MISSING else ', error="invalid_token"'
+        )
+    assert (problem, refusal.headers, refusal.status) == (expected, headers, told.status)
+
+
+def test_every_reason_has_the_status_of_its_family() -> None:
+    families = {"token": {401}, "role": {403}, "policy": {403, 503}, "route": {400, 404}, "request": {400}}
+    families |= {"issuer": {503}, "upstream": {502, 504}, "internal": {503}}
+    assert set(ANSWERS) == set(Reason)
+    for reason, told in ANSWERS.items():
+        assert told.status in families[reason.partition(".")[0]]
+
+
+@pytest.mark.parametrize(
+    ("request_", "contact"),
+    [
+        pytest.param(
+            asking(url="https://gate/ledger/v2"), "ledger@example.com", id="no policy: the upstream's owner"
+        ),
+        pytest.param(asking(url="https://gate/nowhere"), None, id="no upstream: nobody"),
+        pytest.param(inbound(URL), None, id="nobody that the gate knows is told nothing"),
+    ],
+)
+def test_whom_to_ask(gate: Gate, request_: Inbound, contact: str | None) -> None:
+    result = gate.answer(request_)
+    assert isinstance(result, Refusal)
+    assert json.loads(result.body).get("contact") == contact
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason", "result"),
+    [
+        pytest.param(
+            Denied(Reason.UPSTREAM_UNREACHABLE), Reason.UPSTREAM_UNREACHABLE, "unreachable", id="unreachable"
+        ),
+        pytest.param(Denied(Reason.UPSTREAM_TIMEOUT), Reason.UPSTREAM_TIMEOUT, "timeout", id="too slow"),
+        pytest.param(ValueError(SECRET), Reason.INTERNAL, "internal", id="a mistake of ours"),
+        pytest.param(RecursionError(SECRET), Reason.INTERNAL, "internal", id="too deep"),
+    ],
+)
+def test_a_call_that_fails_has_an_outcome(
+    gate: Gate, failure: Exception, reason: Reason, result: str
+) -> None:
+    gate.world.answer = failure
+    refused = gate.answer(asking())
+    assert isinstance(refused, Refusal)
+    assert (refused.status, json.loads(refused.body)["code"]) == (ANSWERS[reason].status, reason)
+    assert refused.headers["airgate-decision"] == "permit"  # policy did permit it
+    (outcome,) = gate.world.lines("outcome")
+    assert (outcome["result"], outcome["status"]) == (result, None)
+    assert (outcome["detail"] or "").startswith("" if isinstance(failure, Denied) else type(failure).__name__)
+    assert SECRET not in str(gate.world.happened) + refused.body
+
+
+CRASHES = [
+    pytest.param("kv", OSError(SECRET), Reason.POLICY_UNAVAILABLE, id="KV is away"),
+    pytest.param("kv", KeyError(SECRET), Reason.INTERNAL, id="the KV port has a mistake"),
+    pytest.param("fetch", OSError("away"), Reason.ISSUER_UNAVAILABLE, id="the issuer is away"),
+    pytest.param("fetch", KeyError(SECRET), Reason.INTERNAL, id="the fetch port has a mistake"),
+    pytest.param(
+        "verify", Denied(Reason.TOKEN_KEY, "refused"), Reason.TOKEN_KEY, id="the runtime refuses the key"
+    ),
+    pytest.param("verify", KeyError(SECRET), Reason.INTERNAL, id="the verify port has a mistake"),
+    pytest.param("now", KeyError(SECRET), Reason.INTERNAL, id="the clock has a mistake"),
+]
+
+
+@pytest.mark.parametrize(("port", "failure", "reason"), CRASHES)
+def test_a_port_that_fails_refuses_and_is_on_record(
+    gate: Gate, port: str, failure: Exception, reason: Reason
+) -> None:
+    gate.world.broken[port] = failure
+    line = gate.refuse(asking(), reason)
+    if reason is Reason.INTERNAL:
+        assert line["detail"].startswith("KeyError at ")
+        assert SECRET not in str(gate.world.happened)
+    gate.world.broken.clear()
+    gate.later(WAIT + 1)
+    gate.relay(asking())
+
+
+def test_a_mistake_without_a_trace_is_on_record_by_its_kind() -> None:
+    assert gateway._where(ValueError(SECRET)) == "ValueError"
+
+
+def test_a_bundle_that_cannot_decide_refuses(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise ZeroDivisionError(SECRET)
+
+    monkeypatch.setattr("policy.Policy.matches", fails)
+    assert gate.refuse(asking(), Reason.INTERNAL)["detail"].startswith("ZeroDivisionError at fails:")
+    assert SECRET not in str(gate.world.happened)
+
+
+ANY_HEADERS = st.dictionaries(
+    st.sampled_from(
+        [
+            "authorization",
+            "airgate-token",
+            "airgate-role",
+            "airgate-dag-id",
+            "airgate-dag-tags",
+            "connection",
+            "x-a",
+        ]
+    ),
+    st.sampled_from([f"Bearer {token()}", token(), "publisher", "reader", "a,b", "", "Bearer", "\x00", "é"])
+    | st.text(max_size=20),
+)
+
+
+@given(
+    st.sampled_from([URL, HEALTH, "https://gate/", "https://gate/crm/a"])
+    | st.text(max_size=20).map(URL.__add__),
+    st.sampled_from(["GET", "POST", "HEAD", "TRACE", ""]),
+    ANY_HEADERS,
+    st.booleans(),
+)
+@settings(max_examples=200)
+def test_any_request_has_one_decision_line(
+    url: str, method: str, headers: dict[str, str], body: bool
+) -> None:
+    """What must hold of every request is checked by Gate.answer."""
+    gate = SHARED
+    gate.answer(Inbound("e" * 32, NOW, method, url, headers, body))
+    gate.world.settle()
+
+
+SHARED = Gate()
+
+
+def test_nothing_secret_is_logged_or_answered() -> None:
+    """Tokens, signatures, query strings, headers, bodies and exceptions' texts stay inside."""
+    secrets = ["hush-query", "hush-cookie", "hush-error", "hush-key", "hush-claim"]
+    for answer in (UpstreamAnswer(200, "native"), KeyError("hush-error"), Denied(Reason.UPSTREAM_TIMEOUT)):
+        for credential in (
+            token(password="hush-claim"),
+            token(iss="https://evil.example", password="hush-claim"),
+            token(exp=NOW - 100, password="hush-claim"),
+            compact({**HEADER, "x": "hush-key"}, {**CLAIMS, "password": "hush-claim"}, "other"),
+            "hush-claim",
+        ):
+            for broken in (None, "verify", "fetch", "kv"):
+                gate = Gate()
+                gate.world.answer = answer
+                if broken is not None:
+                    gate.world.broken[broken] = KeyError("hush-error")
+                request = asking(
+                    credential, URL + "?q=hush-query", cookie="hush-cookie", x_api_key="hush-key"
+                )
+                result = gate.answer(request)
+                told = "".join(gate.world.of("log")) + str(result.headers)
+                told += result.body if isinstance(result, Refusal) else ""
+                for part in (*secrets, credential, *credential.split(".")):
+                    assert part not in told
+
+
+def test_a_verified_token_is_not_verified_again(gate: Gate) -> None:
+    for _ in range(3):
+        gate.relay(asking())
+    assert gate.world.of("verify") == ["one"]
+    assert gate.world.of("fetch") == [JWKS_URI]
+
+
+def test_a_remembered_token_still_expires(gate: Gate) -> None:
+    gate.relay(asking())
+    gate.later(359.9)
+    gate.relay(asking())
+    gate.later(360)
+    gate.refuse(asking(), Reason.TOKEN_EXPIRED)
+
+
+def test_a_refused_token_is_not_remembered(gate: Gate) -> None:
+    forged = compact(HEADER, CLAIMS, "other")
+    for _ in range(2):
+        gate.refuse(asking(forged), Reason.TOKEN_SIGNATURE)
+    assert len(gate.world.of("verify")) == 2
+
+
+def test_a_remembered_token_follows_the_policy(gate: Gate) -> None:
+    gate.relay(asking())
+    bundle = document()
+    bundle["roles"]["publisher"] = []
+    gate.world.publish(bundle, 2)
+    gate.world.clock += WAIT + 1
+    line = gate.refuse(asking(), Reason.POLICY_NO_MATCH)
+    assert (line["roles"]["granted"], line["sequence"]) == (["reader"], 2)
+
+
+def test_a_policy_published_while_a_token_is_verified_applies_to_the_next_request(gate: Gate) -> None:
+    state = gate.state
+
+    class Publishing(World):
+        async def verify(self, key: Key, algorithm: str, given: bytes, signed: bytes) -> bool:
+            bundle = document()
+            bundle["roles"]["publisher"] = []
+            self.publish(bundle, 2)
+            await state.refresh(self, 1)
+            return await super().verify(key, algorithm, given, signed)
+
+    gate.world = Publishing()
+    gate.relay(asking())
+    gate.refuse(asking(), Reason.POLICY_NO_MATCH)
+
+
+def test_stale_keys_are_fetched_in_the_background(gate: Gate) -> None:
+    gate.relay(asking())
+    late = asking(token(iat=NOW, exp=NOW + 3600))
+    gate.later(FRESH + 1)
+    gate.relay(late)  # a token that is new
+    gate.relay(late)
+    assert gate.world.of("fetch") == [JWKS_URI]
+    assert gate.world.settle() == 1
+    assert gate.world.of("fetch") == [JWKS_URI] * 2
+    gate.later(2 * FRESH + 2)
+    gate.relay(late)  # a token that is remembered
+    gate.relay(late)
+    assert gate.world.settle() == 1
+    assert gate.world.of("fetch") == [JWKS_URI] * 3
+
+
+def test_a_withdrawn_key_ends_the_tokens_it_signed(gate: Gate) -> None:
+    old = asking(token(iat=NOW, exp=NOW + 3600))
+    gate.relay(old)
+    gate.world.pages[JWKS_URI] = jwks({**KEY, "kid": "two"})
+    gate.later(FRESH + 1)
+    gate.relay(old)
+    gate.world.settle()
+    gate.refuse(old, Reason.TOKEN_KEY)
+
+
+def test_a_rotated_key_is_found_at_once_but_made_up_ones_are_not_looked_for(gate: Gate) -> None:
+    gate.relay(asking())
+    gate.world.pages[JWKS_URI] = jwks(KEY, {**KEY, "kid": "two", "x": number(7, 32)})
+    rotated = compact({**HEADER, "kid": "two"}, CLAIMS, "two")
+    gate.later(COOL_DOWN + 1)
+    gate.relay(asking(rotated))
+    for made_up in range(100):
+        gate.refuse(asking(token({"kid": f"k{made_up}"})), Reason.TOKEN_KEY)
+    assert gate.world.of("fetch") == [JWKS_URI] * 2
+
+
+def test_an_issuer_that_is_away_does_not_stop_tokens_whose_keys_are_held(gate: Gate) -> None:
+    gate.relay(asking())
+    gate.world.pages[JWKS_URI] = OSError("answered 429")
+    late = token(iat=NOW + USABLE - 60, exp=NOW + USABLE)
+    for age in (USABLE - 60, USABLE - 1):
+        gate.later(age)
+        gate.relay(asking(late))
+        gate.world.settle()
+    gate.later(USABLE)
+    line = gate.refuse(asking(late), Reason.ISSUER_UNAVAILABLE)
+    assert line["detail"] == "OSError: answered 429"  # 503, never 401: the caller is not at fault
+
+
+def test_an_issuer_that_is_away_from_the_start_answers_503_with_a_time(gate: Gate) -> None:
+    gate.world.broken["fetch"] = TimeoutError()
+    gate.refuse(asking(), Reason.ISSUER_UNAVAILABLE)
+    gate.refuse(asking(), Reason.ISSUER_UNAVAILABLE)
+    assert gate.world.of("fetch") == [JWKS_URI]
+    gate.world.broken.clear()
+    gate.later(TIMEOUT + RETRY)
+    gate.relay(asking())
+
+
+def health(gate: Gate, request: Inbound) -> tuple[int, dict[str, Any], dict[str, Any]]:
+    """Status, body and decision line of the health page."""
+    result = gate.answer(request)
+    assert isinstance(result, Refusal)
+    assert result.headers["content-type"] == "application/json"
+    assert result.headers["cache-control"] == "no-store"
+    assert gate.world.of("send") == []
+    return result.status, json.loads(result.body), gate.world.lines("decision")[-1]
+
+
+@pytest.mark.parametrize(
+    ("request_", "detail"),
+    [
+        pytest.param(inbound(HEALTH), "token.missing", id="no token"),
+        pytest.param(inbound(HEALTH + "/"), "token.missing", id="a slash at the end"),
+        pytest.param(inbound(HEALTH + "?x"), "token.missing", id="a query"),
+        pytest.param(inbound(HEALTH, "HEAD"), "token.missing", id="HEAD"),
+        pytest.param(
+            asking("x", HEALTH), "token.malformed: not three parts of base64url", id="a token like none"
+        ),
+        pytest.param(asking(token(exp=NOW - 100), HEALTH), "token.expired: 100 s ago", id="an expired token"),
+        pytest.param(asking(token(groups=[]), HEALTH), None, id="a caller whom policy does not let see more"),
+        pytest.param(
+            asking(None, HEALTH, airgate_role="admin"), "role.not_granted: admin", id="a role not granted"
+        ),
+    ],
+)
+def test_health_says_ok_to_anyone_and_no_more(gate: Gate, request_: Inbound, detail: str | None) -> None:
+    status, body, line = health(gate, request_)
+    assert (status, body) == (200, {"status": "ok"})
+    assert (line["decision"], line["reason"], line["detail"]) == ("permit", None, detail)
+    assert (line["upstream"], line["bundle"], line["sequence"]) == ("-", version(), 1)
+
+
+def test_health_shows_details_to_a_caller_whom_policy_lets_see_them(gate: Gate) -> None:
+    status, body, line = health(gate, asking(None, HEALTH))
+    assert status == 200
+    assert body["status"] == "ok"
+    assert body["bundle"] == {"version": version(), "sequence": 1, "age": 60, "read": 0.0, "error": None}
+    assert body["issuers"] == {"company": {"keys": 1, "age": 0, "error": None}}
+    assert (line["policies"], line["subject"]) == (["health"], "finance-etl")
+
+
+@pytest.mark.parametrize("port", ["kv", "now"])
+@pytest.mark.parametrize("failure", [OSError("away"), KeyError(SECRET)])
+def test_health_fails_without_a_policy(gate: Gate, port: str, failure: Exception) -> None:
+    gate.world.broken[port] = failure
+    status, body, line = health(gate, asking(None, HEALTH))
+    assert (status, body) == (503, {"status": "failing"})
+    assert line["bundle"] is None
+    assert SECRET not in str(gate.world.happened)
+
+
+@pytest.mark.parametrize("port", ["fetch", "verify"])
+def test_health_is_ok_while_an_issuer_is_not(gate: Gate, port: str) -> None:
+    gate.world.broken[port] = KeyError(SECRET)
+    status, body, line = health(gate, asking(None, HEALTH))
+    assert (status, body) == (200, {"status": "ok"})
+    assert line["detail"].startswith("KeyError at ")
+    assert SECRET not in str(gate.world.happened)
+
+
+def test_health_is_ok_while_the_store_is_away_and_a_policy_is_held(gate: Gate) -> None:
+    health(gate, inbound(HEALTH))
+    gate.world.broken["kv"] = OSError("away")
+    gate.later(200)
+    status, body, _ = health(gate, asking(None, HEALTH))
+    assert (status, body["bundle"]["error"]) == (200, "OSError: away")
+
+
+def test_a_refused_caller_who_is_known_is_named(gate: Gate) -> None:
+    line = gate.refuse(asking(airgate_role="admin"), Reason.ROLE_NOT_GRANTED)
+    assert line["detail"] == "admin"
+    assert (line.get("issuer"), line.get("subject")) == ("company", "finance-etl")
+
+
+def test_airgate_token_alone_is_the_identity(gate: Gate) -> None:
+    gate.refuse(asking(None, airgate_token=token(exp=NOW - 100)), Reason.TOKEN_EXPIRED)
+    gate.relay(inbound(URL, authorization="Basic abc", airgate_token=token()))
+    (call,) = gate.world.of("send")
+    assert call.headers == {}
+
+
+def test_the_token_never_reaches_the_upstream(gate: Gate) -> None:
+    gate.relay(asking())
+    gate.relay(inbound(URL, airgate_token=token()))
+    assert token() not in str(gate.world.of("send"))
+
+
+def test_an_audience_may_be_one_of_several(gate: Gate) -> None:
+    gate.relay(asking(token(aud=["https://other", AUDIENCE])))
