@@ -7,6 +7,7 @@ Both lines are on the path of every request, so they are written out field by fi
 times as long. Everything that comes from outside goes through `_text` or `_texts`.
 """
 
+import functools
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -60,6 +61,11 @@ def _head(event: str, now: float, request_id: str) -> str:
     return f'{{"event":"{event}","schema":{SCHEMA},"time":"{timestamp(now)}","request_id":"{request_id}"'
 
 
+@functools.lru_cache(256)  # one for each set of policies that decides together
+def _ruling(route: str | None, policies: tuple[str, ...], shadow: tuple[str, ...]) -> str:
+    return f',"route":{_text(route)},"policies":{_texts(policies)},"shadow":{_texts(shadow)}'
+
+
 class Record:
     """What is known of one request so far; `gateway.handle` fills it in as stages pass."""
 
@@ -87,19 +93,14 @@ class Record:
     def decided(self, denied: Denied | None) -> str:
         """The decision event, as the line to be written."""
         inbound, target, decision = self.inbound, self.target, self.decision
-        line = (
-            f"{_head('decision', inbound.received_at, inbound.request_id)}"
-            f',"decision":"{"deny" if denied else "permit"}"'
-            f',"reason":{_text(denied.reason if denied else None)}'
-            f',"detail":{_text((denied.detail if denied else self.note) or None)}'
-            f',"method":{_text(inbound.method, 16)}'
-            f',"upstream":{_text(target.upstream if target else None, 64)}'
-        )
+        line = _head("decision", inbound.received_at, inbound.request_id)
+        if denied is None:
+            line += f',"decision":"permit","reason":null,"detail":{_text(self.note or None)}'
+        else:
+            line += f',"decision":"deny","reason":"{denied.reason}","detail":{_text(denied.detail or None)}'
+        line += f',"method":{_text(inbound.method, 16)},"upstream":{_text(target.upstream if target else None, 64)}'
         if decision is not None:
-            line += (
-                f',"route":{_text(decision.route)},"policies":{_texts(decision.policies)}'
-                f',"shadow":{_texts(decision.shadow)}'
-            )
+            line += _ruling(decision.route, decision.policies, decision.shadow)
         line += (
             f',"bundle":{_text(self.bundle)},"sequence":{"null" if self.sequence is None else self.sequence}'
             f',"client":{_text(inbound.headers.get("cf-connecting-ip"), 64)}{self.described}'

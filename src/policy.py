@@ -12,6 +12,8 @@ from model import Caller, Decision, Reason, Target
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
+MOST_FOUND = 512  # addresses whose candidates an index keeps
+
 Truth = bool | None
 
 
@@ -116,6 +118,11 @@ def _workload(asked: Workload, caller: Caller) -> Truth:
     return truth
 
 
+Candidates = tuple[
+    tuple[Policy, str], ...
+]  # policies whose target matches, each with the path pattern that does
+
+
 class _Node:
     """A place in the tree of path patterns below one upstream and method."""
 
@@ -180,6 +187,7 @@ class Index:
 
     def __init__(self, policies: Iterable[Policy]) -> None:
         self._roots: dict[tuple[str, str], _Node] = {}
+        self._found: dict[tuple[str, str, tuple[str, ...]], Candidates] = {}
         for policy in policies:
             methods = METHODS if policy.methods == ("*",) else policy.methods
             for upstream in policy.upstreams:
@@ -188,35 +196,43 @@ class Index:
                     for path in policy.paths:
                         _insert(root, policy, path)
 
-    def candidates(self, target: Target) -> Iterable[tuple[Policy, str]]:
-        root = self._roots.get((target.upstream, target.method))
-        return _collect(root, target.segments) if root is not None else ()
+    def candidates(self, target: Target) -> Candidates:
+        """The policies whose target matches: each once, with the first pattern that does, in the order of their ids.
+
+        Kept by address: tasks call the same few again and again, and an index never changes.
+        """
+        address = (target.upstream, target.method, target.segments)
+        found = self._found.get(address)
+        if found is None:
+            root = self._roots.get(address[:2])
+            matching = sorted(_collect(root, target.segments), key=_by_name) if root is not None else []
+            once = {policy.id: (policy, path) for policy, path in reversed(matching)}
+            found = tuple(reversed(once.values()))
+            if len(self._found) >= MOST_FOUND:
+                self._found.clear()
+            self._found[address] = found
+        return found
 
 
-def decide(candidates: Iterable[tuple[Policy, str]], caller: Caller) -> Decision:
-    """Decide among the policies whose target matches, each given with the path pattern that did."""
-    permits: dict[str, tuple[Policy, str]] = {}
-    forbids: dict[str, tuple[Policy, str]] = {}
-    shadow: set[str] = set()
-    # Of two patterns of one policy the first in order: one request has one story, however it was found.
-    routes: dict[str, tuple[Policy, str]] = {}
+def _by_name(candidate: tuple[Policy, str]) -> tuple[str, str]:
+    return candidate[0].id, candidate[1]
+
+
+def decide(candidates: Candidates, caller: Caller) -> Decision:
+    """Decide among the policies whose target matches, as `Index.candidates` lists them."""
+    permits: list[tuple[Policy, str]] = []
+    forbids: list[tuple[Policy, str]] = []
+    shadow: list[tuple[Policy, str]] = []
     for candidate in candidates:
-        known = routes.get(candidate[0].id)
-        if known is None or candidate[1] < known[1]:
-            routes[candidate[0].id] = candidate
-    for name, candidate in routes.items():
         policy = candidate[0]
-        if not policy.matches(caller):
-            continue
-        if policy.shadow:
-            shadow.add(name)
-        else:
-            (forbids if policy.forbids else permits)[name] = candidate
-    silent = tuple(sorted(shadow)) if shadow else ()
+        if policy.matches(caller):
+            (shadow if policy.shadow else forbids if policy.forbids else permits).append(candidate)
+    silent = tuple([policy.id for policy, _ in shadow])
     deciding = forbids or permits
     if not deciding:
         return Decision(False, Reason.POLICY_NO_MATCH, (), None, None, silent)
-    ids = tuple(sorted(deciding))
-    policy, path = deciding[ids[0]]
+    first, path = deciding[0]
     reason = Reason.POLICY_FORBIDDEN if forbids else None
-    return Decision(reason is None, reason, ids, path, policy.owner, silent)
+    return Decision(
+        reason is None, reason, tuple([policy.id for policy, _ in deciding]), path, first.owner, silent
+    )
