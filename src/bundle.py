@@ -192,6 +192,11 @@ def _grants(roles: _Reader, issuers: frozenset[str]) -> dict[str, list[identity.
 
 def _issuer(name: str, reader: _Reader, grants: list[identity.Grant]) -> Issuer:
     source = keys.Source(reader.text("issuer"), None if reader.null("jwks_uri") else reader.text("jwks_uri"))
+    fetched = "issuer" if source.jwks_uri is None else "jwks_uri"
+    try:
+        keys.fetchable(source.jwks_uri or source.issuer)
+    except ValueError:
+        raise reader.wrong(fetched, "an https address") from None
     rules = Rules(
         audiences=frozenset(reader.some("audiences")),
         algorithms=frozenset(_among(reader, "algorithms", keys.ALGORITHMS)),

@@ -162,14 +162,15 @@ def read_jwks(text: bytes) -> list[Key]:
     return [key for key in keys if key.kid is None or count[key.kid] == 1]
 
 
-def _fetchable(url: Any) -> str:
+def fetchable(url: Any) -> str:
+    """An address that keys may be fetched from: https, or http on this machine. ValueError otherwise."""
     if isinstance(url, str):
         parts = urlsplit(url)
         if parts.scheme == "https" or (
             parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
         ):
             return url
-    raise ValueError("jwks_uri is not an https address")
+    raise ValueError("not an https address")
 
 
 class Keyring:
@@ -226,7 +227,7 @@ class Keyring:
         # OpenID Connect Discovery 1.0 §4.3: or one issuer could speak for another.
         if metadata.get("issuer") != self.source.issuer:
             raise ValueError("the discovery document names another issuer")
-        return _fetchable(metadata.get("jwks_uri"))
+        return fetchable(metadata.get("jwks_uri"))
 
     async def find(self, kid: str | None, algorithm: str, fetch: Fetch, now: float) -> Key:
         """The key that a token names.

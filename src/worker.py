@@ -74,6 +74,11 @@ def _present(value: Any) -> bool:
     return value is not None and type(value).__name__ != "JsNull"
 
 
+def _name(error: JsException) -> str:
+    """The error's name, such as TypeError; JavaScript may throw anything, so it may have none."""
+    return str(getattr(error, "name", "unnamed"))
+
+
 _random = ""  # hex digits that no request has used yet
 
 
@@ -144,7 +149,7 @@ class Runtime:
                     raise OSError(f"longer than {limit} bytes")
             return text
         except JsException as error:
-            raise OSError(error.name) from error
+            raise OSError(_name(error)) from error
 
     async def verify(self, key: Key, algorithm: str, signature: bytes, signed: bytes) -> bool:
         importing, verifying = _ALGORITHMS[algorithm]
@@ -159,7 +164,7 @@ class Runtime:
                 await crypto.subtle.verify(_object(verifying), handle, to_js(signature), to_js(signed))
             )
         except JsException as error:
-            raise Denied(Reason.TOKEN_KEY, f"the runtime refused the key: {error.name}") from error
+            raise Denied(Reason.TOKEN_KEY, f"the runtime refused the key: {_name(error)}") from error
 
     async def send(self, call: Outbound) -> UpstreamAnswer:
         # The limit is on the answer's headers only: AbortSignal.timeout() would cut a long body off as well.
@@ -176,13 +181,12 @@ class Runtime:
         try:
             native = await js_fetch(call.url, _object(options))
         except JsException as error:
-            timed_out = error.name in ("AbortError", "TimeoutError")
+            timed_out = _name(error) in ("AbortError", "TimeoutError")
             raise Denied(Reason.UPSTREAM_TIMEOUT if timed_out else Reason.UPSTREAM_UNREACHABLE) from error
         finally:
             clearTimeout(timer)
-        if (
-            not 200 <= native.status <= 599
-        ):  # 101, or no status of HTTP's: the runtime cannot build such an answer
+        # 101, or a status that HTTP does not have: the runtime cannot build such an answer.
+        if not 200 <= native.status <= 599:
             raise Denied(Reason.UPSTREAM_UNREACHABLE, f"answered {native.status}")
         return UpstreamAnswer(native.status, native)
 
@@ -217,5 +221,5 @@ async def on_fetch(request: Any, env: Any, ctx: Any) -> Any:
         return _respond(result)
     except JsException as error:
         # Everything is on record by now; the caller gets an answer with its request id all the same.
-        runtime.log(audit.lost_event(runtime.now(), request_id, error.name))
+        runtime.log(audit.lost_event(runtime.now(), request_id, _name(error)))
         return _respond(gateway.refusal(Reason.INTERNAL, request_id, {"airgate-request-id": request_id}))

@@ -36,6 +36,8 @@ const gate = new Miniflare({
   },
 });
 
+// Standard input ends when whoever started this does, however that happened.
+process.stdin.on("end", () => gate.dispose().then(() => process.exit(0))).resume();
 for (const signal of ["SIGINT", "SIGTERM"]) {
   process.on(signal, () => gate.dispose().then(() => process.exit(0)));
 }

@@ -242,6 +242,16 @@ REFUSED = [
         put("upstreams", "a", value=[]), "bundle.upstreams.a: not an object", id="an upstream as a list"
     ),
     pytest.param(second_issuer(), "bundle.issuers.partner: another entry", id="one issuer twice"),
+    pytest.param(
+        company("jwks_uri", value="http://keys.example.com/jwks"),
+        "bundle.issuers.company.jwks_uri",
+        id="keys fetched in the clear",
+    ),
+    pytest.param(
+        lambda bundle: bundle["issuers"]["company"].update(jwks_uri=None, issuer="http://login.example.com"),
+        "bundle.issuers.company.issuer",
+        id="keys discovered in the clear",
+    ),
     pytest.param(company("algorithms", value=["none"]), "bundle.issuers.company.algorithms", id="alg none"),
     pytest.param(company("algorithms", value=["HS256"]), "bundle.issuers.company.algorithms", id="alg HS256"),
     pytest.param(
