@@ -15,7 +15,7 @@ help: ## Show this list
 
 setup: $(VENV)/.python-packages node_modules/.npm-packages ## Install everything (the other targets do it when needed)
 
-demo: setup ## A tour of the gate with real calls, about a minute
+demo: setup ## A tour of the gate with real calls, half a minute
 	@$(BIN)/airgate demo
 
 dev: setup ## Start the gate, an OpenID provider and a sample upstream, and stay

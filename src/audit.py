@@ -76,6 +76,7 @@ class Record:
         "inbound",
         "log_path",
         "note",
+        "page",
         "sequence",
         "target",
     )
@@ -88,6 +89,7 @@ class Record:
         self.bundle: str | None = None
         self.sequence: int | None = None
         self.log_path = False
+        self.page = ""  # one of the gate's own, answered by the gate itself
         self.note = ""  # why a caller of a public page was not told more
 
     def decided(self, denied: Denied | None) -> str:
@@ -105,6 +107,8 @@ class Record:
             f',"bundle":{_text(self.bundle)},"sequence":{"null" if self.sequence is None else self.sequence}'
             f',"client":{_text(inbound.headers.get("cf-connecting-ip"), 64)}{self.described}'
         )
+        if self.page:
+            line += f',"page":{_text(self.page)}'
         if target is not None and self.log_path:
             line += f',"path":{_text(target.path, 1024)}'
         return line + "}"

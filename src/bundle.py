@@ -224,6 +224,10 @@ def _issuer(name: str, reader: _Reader, grants: list[identity.Grant]) -> Issuer:
 
 def _upstream(reader: _Reader) -> Upstream:
     base = reader.text("base")
+    try:
+        keys.fetchable(base)
+    except ValueError:
+        raise reader.wrong("base", "an https address") from None
     if _BASE.fullmatch(base) is None or "/." in base:
         raise reader.wrong("base", "an address without user, query, fragment or trailing slash")
     upstream = Upstream(

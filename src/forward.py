@@ -1,4 +1,4 @@
-"""One canonical target out of a raw URL, and the call to the upstream out of an allow rule.
+"""One canonical target out of a raw URL, and the call to the upstream.
 
 A path that policy and an upstream could read differently is refused instead of repaired: dot segments in any
 encoding, encoded separators, empty segments, path parameters, doubly encoded octets, control characters. What is left
@@ -15,6 +15,7 @@ from policy import METHODS
 
 MAX_URL = 8192  # characters
 MAX_SEGMENTS = 64
+MOST_NAMES = 64  # of headers in a set whose passing ones are remembered
 
 _ORIGIN = re.compile(r"https?://[^/?#]*")
 _PATH = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})*)*")  # RFC 3986 §3.3, less ";"
@@ -22,7 +23,7 @@ _PATH = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})*)*")  
 _QUERY = re.compile(r"(?:[!$&-;=?-~]|%[0-9A-Fa-f]{2})*")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_NOT_IN_SEGMENT = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]|%[0-9A-Fa-f]{2}|\A\.\.?\Z")
+_NOT_IN_SEGMENT = re.compile(r"[/\\;\x00-\x1f\x7f-\x9f]|%[0-9A-Fa-f]{2}|\A[. ]+\Z")
 
 # Names are compared with "_" and "." read as "-": some servers make no difference between them.
 _KEPT_BACK = frozenset(
@@ -34,12 +35,16 @@ _KEPT_BACK = frozenset(
         "authorization",
         # Only a proxy may say these, and a caller is none.
         "forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "fastly-client-ip",
-        "x-host", "x-http-method", "x-http-method-override", "x-method-override", "remote-user",
+        "client-ip", "wl-proxy-client-ip", "x-host", "x-scheme", "x-http-method", "x-http-method-override",
+        "x-method-override", "remote-user", "x-authenticated-user", "x-webauth-user",
+        # RFC 9440: the client certificate that a proxy has seen.
+        "client-cert", "client-cert-chain",
     }
 )  # fmt: skip
 _KEPT_BACK_FAMILIES = (
-    "airgate-", "cf-", "proxy-", "x-airgate-", "x-auth-request-", "x-envoy-", "x-forwarded", "x-original-",
-    "x-remote-", "x-rewrite-",
+    "airgate-", "cf-", "proxy-", "ssl-client-", "x-airgate-", "x-amzn-oidc-", "x-auth-request-", "x-client-cert",
+    "x-envoy-", "x-forwarded", "x-goog-authenticated-user-", "x-goog-iap-", "x-ms-client-principal", "x-original-",
+    "x-remote-", "x-rewrite-", "x-ssl-",
 )  # fmt: skip
 _NAME = re.compile(r"[a-z0-9!#$%&'*+\-.^_`|~]+")
 
@@ -121,7 +126,9 @@ def _passing(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def outbound(inbound: Inbound, target: Target, upstream: Upstream) -> Outbound:
     """The call that goes to the upstream for an approved request."""
-    headers = {name: inbound.headers[name] for name in _passing(tuple(inbound.headers))}
+    names = tuple(inbound.headers)
+    passing = _passing(names) if len(names) <= MOST_NAMES else _passing.__wrapped__(names)
+    headers = {name: inbound.headers[name] for name in passing}
     if (named := inbound.headers.get("connection")) is not None:
         for name in named.lower().split(","):
             headers.pop(name.strip(" \t"), None)

@@ -41,6 +41,11 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
             bundle = await state.current(ports)
         record.bundle, record.sequence = bundle.version, state.sequence
         caller = await _authenticate(record, bundle, state, ports)
+        if state.bundle is not None and state.bundle is not bundle:
+            # Another policy came into force while this request waited for keys: it decides, roles included.
+            bundle = state.bundle
+            record.bundle, record.sequence = bundle.version, state.sequence
+            caller = await _authenticate(record, bundle, state, ports)
         upstream = bundle.upstreams.get(target.upstream)
         if upstream is None:
             raise Denied(Reason.ROUTE_UNKNOWN_UPSTREAM)
@@ -115,7 +120,7 @@ async def _verify(token: str, bundle: Bundle, state: State, ports: Ports, now: f
 
 async def _health(record: audit.Record, target: Target, state: State, ports: Ports) -> Refusal:
     """`ok` or `failing` for anyone; what is in force and how fresh, for a caller whom policy lets see it."""
-    inbound = record.inbound
+    inbound, record.page = record.inbound, "health"
     report: dict[str, Any] = {"status": "failing"}
     try:
         bundle = await state.current(ports)
@@ -155,12 +160,29 @@ def _headers(record: audit.Record) -> dict[str, str]:
 def _refusal(reason: Reason, record: audit.Record) -> Refusal:
     headers = _headers(record)
     owner = record.decision.owner if record.decision is not None else None
-    return refusal(reason, record.inbound.request_id, headers, owner)
+    # An upstream that failed may have acted all the same: doing it again is the caller's decision (RFC 9110 §9.2.2).
+    twice = reason in _MAY_HAVE_ACTED and record.inbound.method in ("POST", "PATCH")
+    return refusal(reason, record.inbound.request_id, headers, owner, final=twice)
 
 
-def refusal(reason: Reason, request_id: str, headers: dict[str, str], contact: str | None = None) -> Refusal:
-    """A problem document (RFC 9457): stable, dull, with what a caller needs to ask about it and nothing else."""
+_MAY_HAVE_ACTED = frozenset({Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_TIMEOUT})
+
+
+def refusal(
+    reason: Reason,
+    request_id: str,
+    headers: dict[str, str],
+    contact: str | None = None,
+    *,
+    final: bool = False,
+) -> Refusal:
+    """A problem document (RFC 9457): stable, dull, with what a caller needs to ask about it and nothing else.
+
+    `final`: not to be tried again, though the reason alone would allow it.
+    """
     told = ANSWERS[reason]
+    if final:
+        told = told._replace(retry_after=None)
     problem: dict[str, Any] = {
         "type": f"urn:airgate:reason:{reason}",
         "title": told.title,

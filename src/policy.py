@@ -206,7 +206,7 @@ class Index:
         if found is None:
             root = self._roots.get(address[:2])
             matching = sorted(_collect(root, target.segments), key=_by_name) if root is not None else []
-            once = {policy.id: (policy, path) for policy, path in reversed(matching)}
+            once = {candidate[0].id: candidate for candidate in reversed(matching)}
             found = tuple(reversed(once.values()))
             if len(self._found) >= MOST_FOUND:
                 self._found.clear()

@@ -18,7 +18,8 @@ WAIT = 10.0  # seconds: older than this, it is read again before deciding
 SLOW = 5.0  # seconds that a read nobody waits for, or everybody must wait for, may take
 EMPTY = 1.0  # seconds between two tries while there is no policy at all
 PATIENCE = 0.5  # seconds a request waits for KV when it has a policy to fall back on
-MOST_ACTING = 16  # combinations of role tag and context remembered for one token
+MOST_ACTING = 8  # combinations of role tag and context remembered for one token
+LONGEST_KEPT = 1024  # characters of what the audit line says of one; longer ones are not remembered
 GENERATION = 512  # verified tokens remembered, in each of two generations
 
 POINTER = "policy/current"
@@ -51,9 +52,11 @@ class Seen(NamedTuple):
         known = self.acting.get(said)
         if known is None:
             caller = act(self.identity, headers)
-            if len(self.acting) >= MOST_ACTING:
-                self.acting.clear()
-            known = self.acting[said] = (caller, audit.describe(caller))
+            known = (caller, audit.describe(caller))
+            if len(known[1]) <= LONGEST_KEPT:
+                if len(self.acting) >= MOST_ACTING:
+                    self.acting.clear()
+                self.acting[said] = known
         return known
 
 
@@ -83,15 +86,17 @@ class State:
             if self.bundle is None:
                 raise Denied(Reason.POLICY_UNAVAILABLE, self.error)
         elif not self.fresh(now):
-            if now - self._read_at > WAIT:
-                await self.refresh(store, PATIENCE)
-            else:
+            patient = now - self._read_at <= WAIT or await self.refresh(store, PATIENCE)
+            if patient:  # behind this answer a read may take its time
                 self._asked_at = now  # claimed before it begins: others use what is here
                 store.defer(self.refresh(store, SLOW))
         return self.bundle
 
-    async def refresh(self, store: Store, timeout: float) -> None:
-        """Read the pointer, and the bundle if it is another. Keeps the one in force when that fails. Never raises."""
+    async def refresh(self, store: Store, timeout: float) -> bool:
+        """Read the pointer, and the bundle if it is another. Keeps the one in force when that fails. Never raises.
+
+        Returns whether it ran out of time, so that a longer try might do.
+        """
         self._asked_at = store.now()
         try:
             text = await store.kv(POINTER, timeout)
@@ -103,19 +108,19 @@ class State:
                 text = await store.kv(BUNDLE + pointer.bundle, timeout)
                 if text is None:
                     raise ValueError("the bundle that the pointer names is not there (yet)")
-                bundle = load_pinned(text, pointer.bundle)
-                # Another request may have read a newer one while this one waited.
+                # Another request may have read it, or a newer one, while this one waited.
                 if self.pointer is None or pointer.sequence > self.pointer.sequence:
-                    self._install(bundle, pointer)
+                    self._install(load_pinned(text, pointer.bundle), pointer)
                     store.log(audit.bundle_event(store.now(), "loaded", "", self.version, self.sequence))
         except (OSError, ValueError, RecursionError) as error:
             message = f"{type(error).__name__}: {error}"[:300]
             if message != self.error:
                 store.log(audit.bundle_event(store.now(), "refused", message, self.version, self.sequence))
             self.error = message
-            return
+            return isinstance(error, TimeoutError)
         self.error = ""
         self._read_at = store.now()
+        return False
 
     def _install(self, bundle: Bundle, pointer: Pointer) -> None:
         self.bundle, self.pointer = bundle, pointer

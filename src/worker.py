@@ -137,6 +137,8 @@ class Runtime:
             options = {"redirect": "manual", "signal": AbortSignal.timeout(int(timeout * 1000))}
             answer = await js_fetch(url, _object(options))
             if answer.status != 200:
+                if _present(answer.body):
+                    await answer.body.cancel()  # or it would hold its connection
                 raise OSError(f"answered {answer.status}")
             if not _present(answer.body):
                 raise OSError("answered nothing")
@@ -219,7 +221,7 @@ async def on_fetch(request: Any, env: Any, ctx: Any) -> Any:
     result = await gateway.handle(inbound, _state, runtime)
     try:
         return _respond(result)
-    except JsException as error:
+    except Exception as error:
         # Everything is on record by now; the caller gets an answer with its request id all the same.
-        runtime.log(audit.lost_event(runtime.now(), request_id, _name(error)))
+        runtime.log(audit.lost_event(runtime.now(), request_id, type(error).__name__))
         return _respond(gateway.refusal(Reason.INTERNAL, request_id, {"airgate-request-id": request_id}))

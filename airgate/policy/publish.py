@@ -132,7 +132,8 @@ def publish(
         typer.echo(f"  {change}")
     version = f"{published.bundle[:12]}, number {published.sequence}"
     if published.written:
-        typer.echo(f"Published {label(root)}: bundle {version}. A running gate uses it within 4 s.")
+        soon = "within 4 s, once KV shows it there: a minute and more" if remote else "within 4 s"
+        typer.echo(f"Published {label(root)}: bundle {version}. A running gate uses it {soon}.")
     else:
         typer.echo(f"Nothing changed: bundle {version} is in force already.")
 

@@ -1,6 +1,7 @@
 """Strict JSON: what is refused, how deep is too deep, and that what is accepted is read as it was written."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -189,3 +190,20 @@ def test_base64url(text: str, value: bytes) -> None:
 def test_base64url_that_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="base64url"):
         read_base64url(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("[" * 17 + '"\\' * 30_000, id="escapes in a string that never ends"),
+        pytest.param("[" * 17 + '"' * 60_001, id="quotes"),
+        pytest.param("[" * 17 + '"a' * 30_000, id="a string that never ends after many"),
+        pytest.param("[" * 17 + "\\" * 60_000, id="backslashes"),
+    ],
+)
+def test_a_text_is_measured_in_one_pass(text: str) -> None:
+    """Quadratic, this would take minutes; linear, it takes milliseconds."""
+    begun = time.process_time()
+    with pytest.raises(ValueError):  # noqa: PT011 - refused, whatever is wrong with it first
+        read_object(text, limit=100_000)
+    assert time.process_time() - begun < 5

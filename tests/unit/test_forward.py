@@ -48,11 +48,9 @@ READ = [
     pytest.param(
         "/l/%3f%23%40", "l", ("?#@",), "/%3F%23%40", "", id="delimiters that were escaped stay escaped"
     ),
-    pytest.param("/l/%3b", "l", (";",), "/%3B", "", id="an escaped semicolon is a letter like any other"),
     pytest.param(
         "/l/a@b:c=d,e+f!$&'()*", "l", ("a@b:c=d,e+f!$&'()*",), "/a@b:c=d,e+f!$&'()*", "", id="sub-delims"
     ),
-    pytest.param("/l/...", "l", ("...",), "/...", "", id="three dots are a name"),
     pytest.param(
         "/l/.well-known/a..b", "l", (".well-known", "a..b"), "/.well-known/a..b", "", id="dots in names"
     ),
@@ -104,6 +102,11 @@ AMBIGUOUS = [
     pytest.param("/l//", id="only an empty segment"),
     pytest.param("/l/a;b=c", id="a path parameter"),
     pytest.param("/l/..;/a", id="a dot segment with a parameter"),
+    pytest.param("/l/%3b", id="an encoded path parameter"),
+    pytest.param("/l/..%3b/a", id="a dot segment with an encoded parameter"),
+    pytest.param("/l/...", id="three dots, which some servers cut"),
+    pytest.param("/l/..%20/a", id="a dot segment with a space behind it"),
+    pytest.param("/l/%20", id="only a space"),
     pytest.param("/l;x/a", id="an upstream with a parameter"),
     pytest.param("/l/%252e%252e", id="a dot segment encoded twice"),
     pytest.param("/l/a%252fb", id="a slash encoded twice"),
@@ -216,11 +219,11 @@ def test_what_is_read_is_canonical(rest: str) -> None:
 
 
 SEGMENT = st.text(
-    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/\\%"), min_size=1
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="/\\%;"), min_size=1
 )
 
 
-@given(st.lists(SEGMENT.filter(lambda text: text not in (".", "..")), max_size=5))
+@given(st.lists(SEGMENT.filter(lambda text: text.strip(". ")), max_size=5))
 def test_every_name_can_be_said(segments: list[str]) -> None:
     escaped = ["".join(f"%{octet:02x}" for octet in segment.encode()) for segment in segments]
     if len("/".join(escaped)) < 8000:

@@ -397,6 +397,25 @@ def test_a_call_that_fails_has_an_outcome(
     assert SECRET not in str(gate.world.happened) + refused.body
 
 
+@pytest.mark.parametrize("reason", [Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_TIMEOUT])
+@pytest.mark.parametrize(
+    ("method", "again"),
+    [("GET", True), ("PUT", True), ("DELETE", True), ("POST", False), ("PATCH", False)],
+)
+def test_what_may_have_been_done_is_not_said_to_be_retryable(
+    gate: Gate, reason: Reason, method: str, again: bool
+) -> None:
+    bundle = document()
+    for policy in bundle["policies"]:
+        policy["target"]["methods"] = ["*"]
+    gate.world.publish(bundle, 2)
+    gate.world.answer = Denied(reason)
+    refused = gate.answer(asking(method=method))
+    assert isinstance(refused, Refusal)
+    assert json.loads(refused.body)["retryable"] is again
+    assert ("retry-after" in refused.headers) is again
+
+
 CRASHES = [
     pytest.param("kv", OSError(SECRET), Reason.POLICY_UNAVAILABLE, id="KV is away"),
     pytest.param("kv", KeyError(SECRET), Reason.INTERNAL, id="the KV port has a mistake"),
@@ -532,7 +551,7 @@ def test_a_remembered_token_follows_the_policy(gate: Gate) -> None:
     assert (line["roles"]["granted"], line["sequence"]) == (["reader"], 2)
 
 
-def test_a_policy_published_while_a_token_is_verified_applies_to_the_next_request(gate: Gate) -> None:
+def test_a_policy_published_while_a_token_is_verified_applies_to_that_request(gate: Gate) -> None:
     state = gate.state
 
     class Publishing(World):
@@ -544,8 +563,9 @@ def test_a_policy_published_while_a_token_is_verified_applies_to_the_next_reques
             return await super().verify(key, algorithm, given, signed)
 
     gate.world = Publishing()
-    gate.relay(asking())
     gate.refuse(asking(), Reason.POLICY_NO_MATCH)
+    gate.refuse(asking(), Reason.POLICY_NO_MATCH)
+    assert [line["sequence"] for line in gate.world.lines("decision")] == [2, 2]
 
 
 def test_stale_keys_are_fetched_in_the_background(gate: Gate) -> None:

@@ -88,6 +88,32 @@ def test_groups_that_are_not_strings_grant_nothing_at_all(groups: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "claims",
+    [
+        pytest.param({"hasgroups": True}, id="groups that were left out"),
+        pytest.param({"_claim_names": {"groups": "src1"}}, id="groups that are elsewhere"),
+        pytest.param(
+            {"_claim_names": {"groups": "src1"}, "groups": ["readers"]}, id="some groups, and more elsewhere"
+        ),
+    ],
+)
+def test_a_token_that_does_not_hold_all_of_its_groups_is_refused(claims: dict[str, Any]) -> None:
+    assert refused(identify, claims, "etl", MAPPING) is Reason.TOKEN_CLAIMS
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        pytest.param({"hasgroups": False}, id="none were left out"),
+        pytest.param({"_claim_names": {"address": "src1"}}, id="something else is elsewhere"),
+        pytest.param({"_claim_names": "groups"}, id="names that are none"),
+    ],
+)
+def test_a_token_that_holds_its_groups_is_read(claims: dict[str, Any]) -> None:
+    assert identify({"groups": ["readers"], **claims}, "etl", MAPPING).granted == {"reader"}
+
+
+@pytest.mark.parametrize(
     ("claims", "kind"),
     [
         pytest.param({}, "workload", id="none said: the issuer's default"),
@@ -186,6 +212,9 @@ def test_a_role_tag_narrows(tag: str | None, tagged: tuple[str, ...] | None, eff
         pytest.param("-reader", Reason.ROLE_MALFORMED, id="a hyphen first"),
         pytest.param("reader\n", Reason.ROLE_MALFORMED, id="a line feed"),
         pytest.param("reader\t", Reason.ROLE_MALFORMED, id="a tab"),
+        pytest.param(
+            "reader" + " " * 1024 + ",reader", Reason.ROLE_MALFORMED, id="a tag blown up with spaces"
+        ),
         pytest.param("r" * 64, Reason.ROLE_MALFORMED, id="a role of 64 characters"),
         pytest.param(",".join(["reader"] * (MOST_ROLES + 1)), Reason.ROLE_MALFORMED, id="one role too many"),
     ],

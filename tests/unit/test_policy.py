@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import Caller, Decision, Fact, Identity, Reason, Target
-from policy import METHODS, Choice, Glob, Index, Policy, Workload, decide
+from policy import METHODS, MOST_FOUND, Choice, Glob, Index, Policy, Workload, decide
 
 GLOBS = [
     # pattern, matches, does not match
@@ -528,3 +528,13 @@ def test_every_row_of_two_conditions_has_been_thought_of() -> None:
         caller = who(**facts[left], **others[right])
         assert policy(workload=asked).matches(caller) is (truth is True)
         assert policy(workload=asked, forbids=True).matches(caller) is (truth is not False)
+
+
+def test_addresses_that_an_index_keeps_are_bounded() -> None:
+    index = Index([policy(paths=("/{id}",))])
+    kept = index.candidates(to("/0"))
+    assert index.candidates(to("/0")) is kept
+    for number in range(1, MOST_FOUND + 1):
+        assert len(index.candidates(to(f"/{number}"))) == 1
+    assert index.candidates(to("/0")) == kept
+    assert index.candidates(to("/0")) is not kept  # it had to make room

@@ -246,6 +246,17 @@ def test_a_request_that_comes_during_the_first_read_reads_for_itself() -> None:
     assert [current(state, world), *versions] == [version(OLD)] * 2
 
 
+def test_a_read_that_takes_too_long_for_a_request_goes_on_behind_it(state: State, world: World) -> None:
+    """Or a bundle that takes longer than a request waits would never come into force."""
+    world.publish(NEW, 2)
+    world.broken["kv"] = TimeoutError()
+    world.clock += WAIT + 0.1
+    assert current(state, world) == version(OLD)
+    world.broken.clear()
+    assert world.settle() == 1
+    assert current(state, world) == version(NEW)
+
+
 def test_requests_do_not_wait_for_a_store_that_fails(state: State, world: World) -> None:
     world.broken["kv"] = OSError("away")
     world.clock += WAIT + 0.1
@@ -448,6 +459,13 @@ def test_callers_remembered_for_one_token_are_bounded(state: State, world: World
         assert caller.workload["run"].value == str(number_)
         assert f'"run":{{"value":"{number_}"' in described
         assert len(known.acting) <= MOST_ACTING
+
+
+def test_a_caller_who_says_much_is_not_remembered(state: State, world: World) -> None:
+    known = seen(state, world)
+    caller, _ = known.acts({"airgate-dag-tags": ",".join(["\u00e4" * 100] * 5)})
+    assert len(caller.workload["tags"].value) == 5
+    assert known.acting == {}
 
 
 def test_a_role_tag_that_is_refused_is_refused_every_time(state: State, world: World) -> None:
