@@ -119,15 +119,17 @@ def passes(name: str) -> bool:
     return plain not in _KEPT_BACK and not plain.startswith(_KEPT_BACK_FAMILIES)
 
 
-@functools.lru_cache(128)  # clients send the same set of headers with every call
 def _passing(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if passes(name))
+
+
+_passing_again = functools.lru_cache(128)(_passing)  # clients send the same set of headers with every call
 
 
 def outbound(inbound: Inbound, target: Target, upstream: Upstream) -> Outbound:
     """The call that goes to the upstream for an approved request."""
     names = tuple(inbound.headers)
-    passing = _passing(names) if len(names) <= MOST_NAMES else _passing.__wrapped__(names)
+    passing = _passing_again(names) if len(names) <= MOST_NAMES else _passing(names)
     headers = {name: inbound.headers[name] for name in passing}
     if (named := inbound.headers.get("connection")) is not None:
         for name in named.lower().split(","):

@@ -27,6 +27,10 @@ class Ports(Protocol):
         """Raises Denied `upstream.unreachable` or `upstream.timeout`."""
 
 
+# After these an upstream may have acted, though nobody heard of it.
+_MAY_HAVE_ACTED = frozenset({Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_TIMEOUT})
+
+
 async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Relay:
     """Answer one request. Exactly one decision line is logged, before anything is forwarded. Never raises."""
     record = audit.Record(inbound)
@@ -160,12 +164,9 @@ def _headers(record: audit.Record) -> dict[str, str]:
 def _refusal(reason: Reason, record: audit.Record) -> Refusal:
     headers = _headers(record)
     owner = record.decision.owner if record.decision is not None else None
-    # An upstream that failed may have acted all the same: doing it again is the caller's decision (RFC 9110 §9.2.2).
+    # Doing it again is the caller's decision, where it is not the same as once (RFC 9110 §9.2.2).
     twice = reason in _MAY_HAVE_ACTED and record.inbound.method in ("POST", "PATCH")
     return refusal(reason, record.inbound.request_id, headers, owner, final=twice)
-
-
-_MAY_HAVE_ACTED = frozenset({Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_TIMEOUT})
 
 
 def refusal(

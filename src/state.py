@@ -147,7 +147,7 @@ class State:
                 "version": self.version,
                 "sequence": self.sequence,
                 "age": round(now - self.pointer.published_at) if self.pointer else None,
-                "read": round(now - self._read_at, 1),
+                "read": max(0.0, round(now - self._read_at, 1)),
                 "error": self.error or None,
             },
             "issuers": {
