@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as _quote
 
 from model import Caller, Decision, Denied, Fact, Inbound, Reason, Target
+from obligations import Obligations
 
 SCHEMA = 1
 LONGEST = 512  # characters of a value that comes from outside
@@ -51,9 +52,27 @@ def describe(caller: Caller) -> str:
     return (
         f',"issuer":{_text(identity.issuer)},"subject":{_text(identity.subject)},"kind":{_text(identity.kind)}'
         f',"roles":{{"granted":{_texts(sorted(identity.granted))},"tagged":{_texts(caller.tagged)}'
-        f',"effective":{_texts(sorted(caller.effective))}}},"workload":{{'
+        f',"effective":{_texts(sorted(caller.effective))}'
+        + (f',"unknown":{_texts(sorted(identity.unknown))}' if identity.unknown else "")
+        + "}"
+        + (f',"jkt":{_text(identity.jkt)}' if identity.jkt else "")
+        + ',"workload":{'
         + ",".join([_fact(name, fact) for name, fact in caller.workload.items()])
         + "}"
+    )
+
+
+def _outline(caller: Caller) -> str:
+    """As `describe`, but short whatever it says: there may be many of these for one request."""
+    identity = caller.identity
+    facts = [
+        _fact(name, fact._replace(value=fact.value[:64]))
+        for name in ("dag", "task", "run")
+        if (fact := caller.workload.get(name)) is not None
+    ]
+    return (
+        f',"issuer":{_text(identity.issuer)},"subject":{_text(identity.subject, 256)},"kind":{_text(identity.kind)}'
+        f',"roles":{_texts(sorted(caller.effective)[:16])},"workload":{{{",".join(facts)}}}'
     )
 
 
@@ -61,9 +80,33 @@ def _head(event: str, now: float, request_id: str) -> str:
     return f'{{"event":"{event}","schema":{SCHEMA},"time":"{timestamp(now)}","request_id":"{request_id}"'
 
 
+def _ruling(decision: Decision) -> str:
+    return _ruled(
+        decision.route,
+        decision.permits,
+        decision.forbids,
+        decision.shadow,
+        decision.would,
+        decision.obligations,
+    )
+
+
 @functools.lru_cache(256)  # one for each set of policies that decides together
-def _ruling(route: str | None, policies: tuple[str, ...], shadow: tuple[str, ...]) -> str:
-    return f',"route":{_text(route)},"policies":{_texts(policies)},"shadow":{_texts(shadow)}'
+def _ruled(
+    route: str | None,
+    permits: tuple[str, ...],
+    forbids: tuple[str, ...],
+    shadow: tuple[str, ...],
+    would: bool,
+    obligations: Obligations,
+) -> str:
+    line = f',"route":{_text(route)},"permits":{_texts(permits)},"forbids":{_texts(forbids)},"shadow":{_texts(shadow)}'
+    if shadow:
+        line += f',"would":"{"permit" if would else "deny"}"'
+    if asked := obligations.documents():
+        text = json.dumps(asked, separators=(",", ":"))
+        line += f',"obligations":{text if len(text) <= LONGEST else _texts([one["type"] for one in asked])}'
+    return line
 
 
 class Record:
@@ -71,9 +114,12 @@ class Record:
 
     __slots__ = (
         "bundle",
+        "country",
         "decision",
         "described",
+        "evaluations",
         "inbound",
+        "justification",
         "log_path",
         "note",
         "page",
@@ -89,6 +135,9 @@ class Record:
         self.bundle: str | None = None
         self.sequence: int | None = None
         self.log_path = False
+        self.country: str | None = None  # of the client, where policy asks for it
+        self.evaluations: list[str] = []  # lines about the questions that this request asks
+        self.justification = ""  # why, in the caller's words, where policy asks for it
         self.page = ""  # one of the gate's own, answered by the gate itself
         self.note = ""  # why a caller of a public page was not told more
 
@@ -102,16 +151,30 @@ class Record:
             line += f',"decision":"deny","reason":"{denied.reason}","detail":{_text(denied.detail or None)}'
         line += f',"method":{_text(inbound.method, 16)},"upstream":{_text(target.upstream if target else None, 64)}'
         if decision is not None:
-            line += _ruling(decision.route, decision.policies, decision.shadow)
+            line += _ruling(decision)
         line += (
             f',"bundle":{_text(self.bundle)},"sequence":{"null" if self.sequence is None else self.sequence}'
             f',"client":{_text(inbound.headers.get("cf-connecting-ip"), 64)}{self.described}'
         )
+        if self.country:
+            line += f',"country":{_text(self.country, 8)}'
+        if self.justification:
+            line += f',"justification":{_text(self.justification)}'
         if self.page:
             line += f',"page":{_text(self.page)}'
         if target is not None and self.log_path:
             line += f',"path":{_text(target.path, 1024)}'
         return line + "}"
+
+    def evaluated(self, number: int, target: Target, caller: Caller, decision: Decision) -> str:
+        """The evaluation event: one question of those that this request asks, and what policy says of it."""
+        return (
+            f"{_head('evaluation', self.inbound.received_at, self.inbound.request_id)}"
+            f',"number":{number},"decision":"{"permit" if decision.permit else "deny"}"'
+            f',"reason":{_text(decision.reason)},"method":{_text(target.method, 64)}'
+            f',"upstream":{_text(target.upstream, 128)}'
+            f'{_ruling(decision)},"bundle":{_text(self.bundle)}{_outline(caller)}}}'
+        )
 
     def ended(self, now: float, result: str, status: int | None, sent_at: float, detail: str = "") -> str:
         """The outcome event: how the upstream took the call. `result`: answered, or why not."""

@@ -32,7 +32,7 @@ _KEPT_BACK = frozenset(
         "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
         "content-length", "expect", "host",
         # The caller's credential for this gate.
-        "authorization",
+        "authorization", "dpop",
         # Only a proxy may say these, and a caller is none.
         "forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "fastly-client-ip",
         "client-ip", "wl-proxy-client-ip", "x-host", "x-scheme", "x-http-method", "x-http-method-override",
@@ -103,6 +103,12 @@ def parse_target(method: str, url: str) -> Target:
     return Target(
         method, upstream, segments, _ESCAPE.sub(_normal, path) if "%" in path else path, mark + query
     )
+
+
+def origin(url: str) -> str:
+    """Scheme and authority of a URL that `parse_target` has read."""
+    found = _ORIGIN.match(url)
+    return found[0] if found is not None else ""
 
 
 def refuse_unsendable(inbound: Inbound) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from model import Caller, Denied, Fact, Identity, Reason
 
 KINDS = ("workload", "human", "agent")
-WORKLOAD = ("dag", "task", "run", "try", "map_index", "tags")
+WORKLOAD = ("dag", "task", "run", "try", "map_index", "tags", "environment")
 MOST_ROLES = 32  # in one role tag
 MOST_GROUPS = 1000  # in one claim
 MOST_TAGS = 64
@@ -20,8 +20,9 @@ _HEADERS = {
     "try": "airgate-try-number",
     "map_index": "airgate-map-index",
     "tags": "airgate-dag-tags",
+    "environment": "airgate-environment",
 }
-_SINGLE = frozenset({"dag", "task", "try", "map_index"})
+_SINGLE = frozenset({"dag", "task", "try", "map_index", "environment"})
 SAID = ("airgate-role", *_HEADERS.values())  # every header that act() reads
 _ROLE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -42,6 +43,7 @@ class Mapping(NamedTuple):
     kind_default: str
     attested: tuple[tuple[str, tuple[str, ...]], ...]  # (workload field, claim path)
     grants: tuple[Grant, ...]
+    claims: tuple[tuple[str, ...], ...] = ()  # paths of those that policies ask for
 
 
 def _at(claims: dict[str, Any], path: tuple[str, ...]) -> Any:
@@ -54,10 +56,26 @@ def _at(claims: dict[str, Any], path: tuple[str, ...]) -> Any:
 
 
 def _strings(value: Any) -> tuple[str, ...]:
-    values = value if isinstance(value, list) else [] if value is None else [value]
+    values = value if isinstance(value, list) else [value]
     if len(values) > MOST_GROUPS or not all(isinstance(item, str) for item in values):
         raise Denied(Reason.TOKEN_CLAIMS, "a claim that grants roles is not strings, or holds too many")
     return tuple(values)
+
+
+def _texts(value: Any) -> tuple[str, ...] | None:
+    """A claim as conditions compare it: true, false and whole numbers as JSON writes them. None: not to be compared."""
+    values = value if isinstance(value, list) else [value]
+    if len(values) > MOST_GROUPS:
+        return None
+    texts = []
+    for item in values:
+        if isinstance(item, bool):
+            texts.append("true" if item else "false")
+        elif isinstance(item, str | int) and len(text := str(item)) <= LONGEST:
+            texts.append(text)
+        else:
+            return None
+    return tuple(texts)
 
 
 def _attested(field: str, value: Any) -> Fact:
@@ -68,17 +86,23 @@ def _attested(field: str, value: Any) -> Fact:
     return Fact(str(value), True)
 
 
-def _refuse_incomplete(claims: dict[str, Any], mapping: Mapping) -> None:
-    """Some issuers leave long lists out and say where to fetch them: what is not there must not open a forbid."""
-    elsewhere = claims.get("_claim_names")
-    named = elsewhere if isinstance(elsewhere, dict) else {}
-    if claims.get("hasgroups") or any(grant.claim and grant.claim[0] in named for grant in mapping.grants):
+def _elsewhere(claims: dict[str, Any], mapping: Mapping) -> dict[str, Any]:
+    """The claims of which the token says that they are to be fetched. Raises Denied `token.claims`.
+
+    Some issuers leave long lists out: what is not there must not open a forbid.
+    """
+    named = claims.get("_claim_names")
+    elsewhere = named if isinstance(named, dict) else {}
+    if claims.get("hasgroups") or any(
+        grant.claim and grant.claim[0] in elsewhere for grant in mapping.grants
+    ):
         raise Denied(Reason.TOKEN_CLAIMS, "the token does not hold all of its groups")
+    return elsewhere
 
 
 def identify(claims: dict[str, Any], subject: str, mapping: Mapping) -> Identity:
     """Read a verified token's claims by its issuer's mapping. Raises Denied `token.claims`."""
-    _refuse_incomplete(claims, mapping)
+    elsewhere = _elsewhere(claims, mapping)
     kind = mapping.kind_default
     if mapping.kind_claim is not None:
         claimed = _at(claims, mapping.kind_claim)
@@ -86,19 +110,32 @@ def identify(claims: dict[str, Any], subject: str, mapping: Mapping) -> Identity
             kind = claimed
         if kind not in KINDS:
             raise Denied(Reason.TOKEN_CLAIMS, "kind is not one of " + ", ".join(KINDS))
-    held: dict[tuple[str, ...] | None, tuple[str, ...]] = {None: (subject,)}
-    granted = set()
+    held: dict[tuple[str, ...] | None, frozenset[str] | None] = {None: frozenset((subject,))}
+    granted, unknown = set(), set()
     for grant in mapping.grants:
         if grant.claim not in held and grant.claim is not None:
-            held[grant.claim] = _strings(_at(claims, grant.claim))
-        if grant.value in held[grant.claim]:
+            value = _at(claims, grant.claim)
+            held[grant.claim] = None if value is None else frozenset(_strings(value))
+        values = held[grant.claim]
+        if values is None:
+            unknown.add(grant.role)
+        elif grant.value in values:
             granted.add(grant.role)
     attested = {
         field: _attested(field, value)
         for field, path in mapping.attested
         if (value := _at(claims, path)) is not None
     }
-    return Identity(mapping.id, subject, kind, frozenset(granted), attested)
+    asked = {
+        path: texts
+        for path in mapping.claims
+        if path[0] not in elsewhere
+        and (value := _at(claims, path)) is not None
+        and (texts := _texts(value)) is not None
+    }
+    return Identity(
+        mapping.id, subject, kind, frozenset(granted), attested, frozenset(unknown - granted), asked
+    )
 
 
 def _asserted(headers: dict[str, str]) -> dict[str, Fact]:

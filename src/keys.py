@@ -14,14 +14,14 @@ from model import Denied, Reason
 
 FRESH = 300  # seconds after which keys are fetched again, in the background
 USABLE = 86_400  # seconds for which keys stay in use while their issuer cannot be reached
-COOL_DOWN = 30  # seconds between two fetches for a key id that is not known
-RETRY = 5  # seconds between two fetches while an issuer fails
+COOL_DOWN = 30  # seconds between two fetches for a key id that is not known, or in the background
+RETRY = 5  # seconds between two fetches that requests need, while an issuer fails
 TIMEOUT = 3  # seconds for each document
 LIMIT = 262_144  # bytes of each document
 MOST_KEYS = 64
-MOST_FETCHES = (
-    128  # begun within one TIMEOUT, while there are no keys and every request must fetch for itself
-)
+# Requests that fetch for themselves while another's fetch is under way, since none may wait for it:
+MOST_FETCHES = 128  # within one TIMEOUT, while there are no keys
+MOST_LOOKING = 32  # for an id that is not known: it may be a new key's
 
 # WebCrypto knows RSA by hash and padding, so one RSA key may serve two algorithms unless its JWK says which.
 _ALGORITHMS: dict[tuple[str, str | None], frozenset[str]] = {
@@ -32,21 +32,27 @@ _ALGORITHMS: dict[tuple[str, str | None], frozenset[str]] = {
     ("OKP", "Ed25519"): frozenset({"EdDSA"}),
 }
 ALGORITHMS = frozenset[str]().union(*_ALGORITHMS.values())
+# RFC 7518 §6.2.2, §6.3.2, §6.4.1: whoever publishes one of these has given the key away.
+PRIVATE = frozenset({"d", "dp", "dq", "k", "oth", "p", "q", "qi"})
 _MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
 _COORDINATE = {"P-256": 32, "P-384": 48, "P-521": 66, "Ed25519": 32}
-# SEC 2 §2: p and b of y² = x³ - 3x + b. A point that is not on the curve leaks or forges, depending on the library.
+# SEC 2 §2: p and b of y² = x³ - 3x + b, and n, the order of the base point. A point that is not on the curve leaks or
+# forges, depending on the library; so does a signature of zeros (CVE-2022-21449).
 _CURVES = {
     "P-256": (
         2**256 - 2**224 + 2**192 + 2**96 - 1,
         0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B,
+        0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
     ),
     "P-384": (
         2**384 - 2**128 - 2**96 + 2**32 - 1,
         0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF,
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
     ),
     "P-521": (
         2**521 - 1,
         0x0051953EB9618E1C9A1F929A21A0B68540EEA2DA725B99B315F3B8B489918EF109E156193951EC7E937B1652C0BD3BB1BF073573DF883D2C34F1EF451FD46B503F00,
+        2**521 - 0x5AE79787C40D069948033FEB708F65A2FC44A36477663B851449048E16EC79BF7,
     ),
 }
 # y of the eight points whose order divides the cofactor of Ed25519: 1, 2, 4 and 8.
@@ -58,6 +64,25 @@ class Fetch(Protocol):
     """Reads a document: at most `limit` bytes within `timeout` seconds, no redirects; raises OSError."""
 
     async def __call__(self, url: str, timeout: float, limit: int) -> bytes: ...
+
+
+class Verify(Protocol):
+    """Checks a signature by a key that fits it; raises Denied when the runtime will not have the key."""
+
+    async def __call__(self, key: "Key", algorithm: str, signature: bytes, signed: bytes) -> bool: ...
+
+
+class Signed(Protocol):
+    """What is signed, and what it says about how: a `tokens.Jws` or `tokens.Unverified`."""
+
+    @property
+    def algorithm(self) -> str: ...
+    @property
+    def kid(self) -> str | None: ...
+    @property
+    def signed(self) -> bytes: ...
+    @property
+    def signature(self) -> bytes: ...
 
 
 class Key:
@@ -74,7 +99,14 @@ class Key:
 
     def fits(self, algorithm: str, signature: bytes) -> bool:
         """Whether a signature of that algorithm can be this key's at all: r and s side by side, say, never DER."""
-        return algorithm in self.algorithms and len(signature) == self.size
+        if algorithm not in self.algorithms or len(signature) != self.size:
+            return False
+        if self.jwk["kty"] != "EC":
+            return True
+        n = _CURVES[self.jwk["crv"]][2]
+        r = int.from_bytes(signature[: self.size // 2], "big")
+        s = int.from_bytes(signature[self.size // 2 :], "big")
+        return 0 < r < n and 0 < s < n  # SEC 1 §4.1.4
 
     def same(self, other: "Key") -> bool:
         return self.jwk == other.jwk and self.algorithms == other.algorithms
@@ -108,7 +140,7 @@ def _check_numbers(kty: str, jwk: dict[str, Any]) -> int:
         if _number(jwk, name) >> (8 * size):
             raise ValueError(f"{name} is too long for its curve")
     if kty == "EC":
-        p, b = _CURVES[jwk["crv"]]
+        p, b, _ = _CURVES[jwk["crv"]]
         x, y = _number(jwk, "x"), _number(jwk, "y")
         if x >= p or y >= p or (y * y - (x * x * x - 3 * x + b)) % p:
             raise ValueError("the point is not on its curve")
@@ -130,7 +162,7 @@ def read_key(jwk: Any) -> Key:
     algorithms = _ALGORITHMS.get((str(kty), None if kty == "RSA" else crv))
     if algorithms is None:
         raise ValueError(f"kty {kty!r:.20} with crv {crv!r:.20} is not supported")
-    if "d" in jwk:
+    if not PRIVATE.isdisjoint(jwk):
         raise ValueError("a private key has been published")
     operations = jwk.get("key_ops", ["verify"])
     if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
@@ -179,10 +211,13 @@ class Keyring:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.keys: list[Key] = []
-        self.fetched_at = 0.0  # when the keys held now were fetched
+        self.fetched_at = 0.0  # when the fetch was begun that brought the keys held now
         self.asked_at = 0.0  # when a fetch was last begun: the claim
         self.error = ""  # why the last fetch failed; empty when it did not
         self._begun: list[float] = []
+        self._looked_at = 0.0  # when a fetch for an unknown id was last begun: the claim of its cool-down
+        self._looking = 0  # how many were begun since
+        self._looked = True  # whether one of them, or another begun since, is over
 
     def stale(self, now: float) -> bool:
         """True when a background refresh is due and nobody has begun one."""
@@ -208,7 +243,9 @@ class Keyring:
                 raise ValueError("the JWKS holds no usable key")
         except (OSError, ValueError) as error:
             self.error = f"{type(error).__name__}: {error}"[:200]
+            self._looked |= now >= self._looked_at
             return False
+        self._looked |= now >= self._looked_at
         if now < self.fetched_at:
             return True  # a later fetch was answered first
         # A key that is still published stays the same object, so nothing verified by it is verified again.
@@ -245,13 +282,47 @@ class Keyring:
             self._begun.append(now)
             if not await self.refresh(fetch, now) and not self.usable(now):
                 raise Denied(Reason.ISSUER_UNAVAILABLE, self.error)
-            return self._choose(kid, algorithm) or self._unknown(kid)
+            return self._choose(kid, algorithm) or self._unknown(kid, now)
         key = self._choose(kid, algorithm)
-        if key is None and now - self.asked_at > COOL_DOWN:
-            # The issuer may have rotated. refresh() claims before it fetches: a flood of made-up ids costs one.
+        if key is None and self._may_look(now):
             await self.refresh(fetch, now)
             key = self._choose(kid, algorithm)
-        return key or self._unknown(kid)
+        return key or self._unknown(kid, now)
+
+    async def verify(
+        self, token: Signed, algorithms: frozenset[str], fetch: Fetch, verify: Verify, now: float
+    ) -> Key:
+        """The key that signed a token, by one of the issuer's algorithms (RFC 8725 §3.1).
+
+        Raises Denied `token.algorithm`, `token.signature`, and what `find` raises.
+        """
+        algorithm, signature = token.algorithm, token.signature
+        if algorithm not in algorithms:
+            raise Denied(Reason.TOKEN_ALGORITHM, f"{algorithm!r:.20}")
+        key = await self.find(token.kid, algorithm, fetch, now)
+        if not key.fits(algorithm, signature) or not await verify(key, algorithm, signature, token.signed):
+            raise Denied(Reason.TOKEN_SIGNATURE)
+        return key
+
+    def _may_look(self, now: float) -> bool:
+        """Whether this request may fetch for an id that is not known: the issuer may have rotated, or it is made up.
+
+        The cool-down is claimed before the fetch, so a flood of made-up ids costs one fetch, not one each. It is not
+        that of the fetches in the background: one of those just before a rotation must not lock the new key out.
+        """
+        if self._under_way(now):
+            may = not self.error and self._looking < MOST_LOOKING
+        else:
+            # Not looked by now: the fetch was lost with the request that began it.
+            may = not self._looked or now - self._looked_at > (RETRY if self.error else COOL_DOWN)
+            if may:
+                self._looked_at, self._looking, self._looked = now, 0, False
+        self._looking += may
+        return may
+
+    def _under_way(self, now: float) -> bool:
+        """Whether somebody is fetching for an unknown id. A fetch is two documents at most."""
+        return not self._looked and now - self._looked_at < 2 * TIMEOUT
 
     def _choose(self, kid: str | None, algorithm: str) -> Key | None:
         fitting = [
@@ -259,6 +330,7 @@ class Keyring:
         ]
         return fitting[0] if len(fitting) == 1 else None
 
-    @staticmethod
-    def _unknown(kid: str | None) -> Key:
+    def _unknown(self, kid: str | None, now: float) -> Key:
+        if self.error or self._under_way(now):  # it may be a new key: not the caller's fault, so not 401
+            raise Denied(Reason.ISSUER_UNAVAILABLE, self.error or "its keys are being fetched")
         raise Denied(Reason.TOKEN_KEY, "no single key fits" if kid is None else f"kid {kid!r:.80}")

@@ -6,6 +6,8 @@ Everything here is a plain immutable value. Nothing here knows of JavaScript, I/
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from obligations import NOTHING, Obligations
+
 
 class Reason(StrEnum):
     """Why a request was refused. Stable: callers, tests and log queries match on these strings."""
@@ -22,10 +24,16 @@ class Reason(StrEnum):
     TOKEN_EXPIRED = "token.expired"
     TOKEN_NOT_YET_VALID = "token.not_yet_valid"
     TOKEN_LIFETIME = "token.lifetime"
+    TOKEN_SCHEME = "token.scheme"
+    TOKEN_UNBOUND = "token.unbound"
+    TOKEN_PROOF_MISSING = "token.proof_missing"
+    TOKEN_PROOF_INVALID = "token.proof_invalid"
+    TOKEN_PROOF_REPLAYED = "token.proof_replayed"
     ROLE_MALFORMED = "role.malformed"
     ROLE_NOT_GRANTED = "role.not_granted"
     POLICY_FORBIDDEN = "policy.forbidden"
     POLICY_NO_MATCH = "policy.no_match"
+    POLICY_OBLIGATION = "policy.obligation"
     POLICY_UNAVAILABLE = "policy.unavailable"
     ROUTE_MALFORMED = "route.malformed"
     ROUTE_PATH_AMBIGUOUS = "route.path_ambiguous"
@@ -33,6 +41,13 @@ class Reason(StrEnum):
     REQUEST_METHOD = "request.method"
     REQUEST_BODY_NOT_ALLOWED = "request.body_not_allowed"
     REQUEST_HEADER_INVALID = "request.header_invalid"
+    REQUEST_HEADER_REQUIRED = "request.header_required"
+    REQUEST_JUSTIFICATION_REQUIRED = "request.justification_required"
+    REQUEST_LENGTH_REQUIRED = "request.length_required"
+    REQUEST_BODY_TOO_LARGE = "request.body_too_large"
+    REQUEST_BODY_INVALID = "request.body_invalid"
+    LIMIT_RATE = "limit.rate"
+    LIMIT_PROOFS = "limit.proofs"
     ISSUER_UNAVAILABLE = "issuer.unavailable"
     UPSTREAM_UNREACHABLE = "upstream.unreachable"
     UPSTREAM_TIMEOUT = "upstream.timeout"
@@ -60,10 +75,16 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.TOKEN_EXPIRED: Answer(401, "The token has expired"),
     Reason.TOKEN_NOT_YET_VALID: Answer(401, "The token is not valid yet"),
     Reason.TOKEN_LIFETIME: Answer(401, "The token lives longer than is accepted"),
+    Reason.TOKEN_SCHEME: Answer(401, "The token is presented under the wrong scheme"),
+    Reason.TOKEN_UNBOUND: Answer(401, "A token that is bound to the caller's key is required"),
+    Reason.TOKEN_PROOF_MISSING: Answer(401, "The token is bound to a key: a DPoP proof is required"),
+    Reason.TOKEN_PROOF_INVALID: Answer(401, "The DPoP proof is not acceptable"),
+    Reason.TOKEN_PROOF_REPLAYED: Answer(401, "The DPoP proof has been used before"),
     Reason.ROLE_MALFORMED: Answer(403, "The role tag cannot be read"),
     Reason.ROLE_NOT_GRANTED: Answer(403, "The role tag names a role that the token does not grant"),
     Reason.POLICY_FORBIDDEN: Answer(403, "A policy forbids this call"),
     Reason.POLICY_NO_MATCH: Answer(403, "No policy permits this call"),
+    Reason.POLICY_OBLIGATION: Answer(403, "Policy asks for something that this gate cannot do"),
     Reason.POLICY_UNAVAILABLE: Answer(503, "The gate has no policy to decide by", 5),
     Reason.ROUTE_MALFORMED: Answer(400, "The address cannot be read"),
     Reason.ROUTE_PATH_AMBIGUOUS: Answer(400, "The path can be read in more than one way"),
@@ -71,6 +92,13 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.REQUEST_METHOD: Answer(400, "The method is not supported"),
     Reason.REQUEST_BODY_NOT_ALLOWED: Answer(400, "This method takes no body"),
     Reason.REQUEST_HEADER_INVALID: Answer(400, "An Airgate header cannot be read"),
+    Reason.REQUEST_HEADER_REQUIRED: Answer(400, "Policy asks for a header that is not there"),
+    Reason.REQUEST_JUSTIFICATION_REQUIRED: Answer(400, "Policy asks why: send Airgate-Justification"),
+    Reason.REQUEST_LENGTH_REQUIRED: Answer(411, "The length of the body must be declared"),
+    Reason.REQUEST_BODY_TOO_LARGE: Answer(413, "The body is larger than policy allows"),
+    Reason.REQUEST_BODY_INVALID: Answer(400, "The body cannot be read"),
+    Reason.LIMIT_RATE: Answer(429, "Too many calls", 60),
+    Reason.LIMIT_PROOFS: Answer(429, "Too many DPoP proofs", 60),
     Reason.ISSUER_UNAVAILABLE: Answer(503, "The issuer's keys cannot be had at the moment", 5),
     Reason.UPSTREAM_UNREACHABLE: Answer(502, "The upstream cannot be reached", 5),
     Reason.UPSTREAM_TIMEOUT: Answer(504, "The upstream did not answer in time", 5),
@@ -82,12 +110,14 @@ class Denied(Exception):
     """The one way to refuse a request: raised anywhere, caught in `gateway.handle`.
 
     `detail` is for the audit log only and never reaches the caller; it must not hold a token or a secret.
+    `hint` is what the caller, who is known and permitted by then, has to do.
     """
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
+    def __init__(self, reason: Reason, detail: str = "", hint: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else str(reason))
         self.reason = reason
         self.detail = detail
+        self.hint = hint
 
 
 class Inbound(NamedTuple):
@@ -109,6 +139,7 @@ class Target(NamedTuple):
     segments: tuple[str, ...]  # percent-decoded, what policy sees; one trailing slash is left out
     path: str  # canonical and encoded, what the upstream sees
     query: str  # with its "?", or empty
+    properties: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  of an AuthZEN resource; a request has none
 
 
 class Fact(NamedTuple):
@@ -126,6 +157,11 @@ class Identity(NamedTuple):
     kind: str  # workload | human | agent
     granted: frozenset[str]  # every role that the token grants
     attested: dict[str, Fact]  # workload context from the token's claims
+    unknown: frozenset[str] = frozenset()  # roles that a claim could grant which the token does not carry
+    claims: dict[tuple[str, ...], tuple[str, ...]] = {}  # noqa: RUF012  those that policies ask for, by their path
+    jkt: str | None = (
+        None  # thumbprint of the key that the token is bound to, which the caller has shown to hold
+    )
 
 
 class Caller(NamedTuple):
@@ -138,14 +174,23 @@ class Caller(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What policy says of one request."""
+    """What policy says of one request, with everything that explains it."""
 
     permit: bool
     reason: Reason | None  # None when permitted
-    policies: tuple[str, ...]  # ids of the permits, or of the forbids, that decided
-    route: str | None  # the path pattern of the first of them
-    owner: str | None  # whom to ask
-    shadow: tuple[str, ...] = ()  # ids of shadow policies that would have matched
+    permits: tuple[str, ...] = ()  # ids of the permits that matched
+    forbids: tuple[str, ...] = ()  # ids of the forbids that matched
+    route: str | None = None  # the path pattern of the first policy that decided
+    owner: str | None = None  # whom to ask
+    shadow: tuple[str, ...] = ()  # ids of the policies in shadow that matched
+    would: bool = False  # what the answer would be, were those enforced
+    obligations: Obligations = NOTHING  # of the permits that matched, merged
+    bundle: str = ""  # version of the bundle that decided
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The ids of the policies that decided."""
+        return self.forbids or self.permits
 
 
 class Outbound(NamedTuple):

@@ -1,238 +1,187 @@
 """Policies: what one says, how those that could match are found, and the decision.
 
-Deny by default; a forbid that matches wins over any permit; order does not matter. A condition is true, false or
-unknown (None): the value it asks for is not there. A policy joins its conditions by Kleene's AND, and unknown makes a
-permit not match and a forbid match, so a value left out can never open the gate.
+Deny by default; a forbid that matches wins over any permit; order does not matter. A policy joins its conditions by
+Kleene's AND, and unknown makes a permit not match and a forbid match, so a value left out can never open the gate.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
-from model import Caller, Decision, Reason, Target
+from conditions import Call, Condition, Truth
+from model import Decision, Reason, Target
+from obligations import NOTHING, Obligations, merge
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-MOST_FOUND = 512  # addresses whose candidates an index keeps
-
-Truth = bool | None
-
-
-class Glob:
-    """A text in which `*` stands for any run of characters. Linear in the text, whatever the pattern."""
-
-    __slots__ = ("_first", "_last", "_middle", "_whole", "pattern")
-
-    def __init__(self, pattern: str) -> None:
-        self.pattern = pattern
-        first, *rest = pattern.split("*")
-        self._whole = not rest
-        self._first = first
-        self._middle = tuple(part for part in rest[:-1] if part)
-        self._last = rest[-1] if rest else ""
-
-    def matches(self, text: str) -> bool:
-        if self._whole:
-            return text == self._first
-        at, end = len(self._first), len(text) - len(self._last)
-        if end < at or not text.startswith(self._first) or not text.endswith(self._last):
-            return False
-        for part in self._middle:
-            found = text.find(part, at, end)
-            if found < 0:
-                return False
-            at = found + len(part)
-        return True
-
-
-class Choice(NamedTuple):
-    """A test on a set of names: at least one of `any`, every one of `all`, not one of `none`."""
-
-    any: frozenset[str] = frozenset()
-    all: frozenset[str] = frozenset()
-    none: frozenset[str] = frozenset()
-
-    def holds(self, used: frozenset[str], held: frozenset[str]) -> bool:
-        """`any` and `all` read the names in use; `none` reads every name held, used or not."""
-        return (
-            (not self.any or not self.any.isdisjoint(used))
-            and self.all <= used
-            and self.none.isdisjoint(held)
-        )
-
-
-class Workload(NamedTuple):
-    """What a policy asks of the task behind a call."""
-
-    names: tuple[tuple[str, tuple[Glob, ...]], ...]  # (dag or task, patterns of which one must match)
-    tags: Choice | None  # None: nothing asked
-    attested: bool  # only values from the token's claims count
+MOST_FOUND = 256  # addresses whose places an index keeps
 
 
 class Policy(NamedTuple):
-    """One policy. None in a field: nothing asked."""
+    """One policy, its upstream aside: that is the index's."""
 
     id: str
     owner: str
     forbids: bool
     shadow: bool  # evaluated and logged, never applied
-    issuers: frozenset[str] | None
-    ids: frozenset[str] | None
-    kinds: frozenset[str] | None
-    roles: Choice
-    workload: Workload | None
-    upstreams: tuple[str, ...]
     methods: tuple[str, ...]  # ("*",): all
     paths: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    obligations: Obligations | None  # merged
 
-    def matches(self, caller: Caller) -> bool:
-        """Whether this policy applies to a caller, its target having been matched already."""
-        identity = caller.identity
-        if (
-            (self.issuers is not None and identity.issuer not in self.issuers)
-            or (self.ids is not None and identity.subject not in self.ids)
-            or (self.kinds is not None and identity.kind not in self.kinds)
-            # Dropping a role must never escape a forbid, so only permits see the narrowed roles.
-            or not self.roles.holds(identity.granted if self.forbids else caller.effective, identity.granted)
-        ):
-            return False
-        truth = _workload(self.workload, caller) if self.workload is not None else True
+    def truth(self, call: Call, route: str) -> Truth:
+        """Whether it applies to a call whose target one of its path patterns, the route, matches."""
+        call.route = route
+        # Dropping a role must never escape a forbid, so only permits see the narrowed roles.
+        used = call.caller.identity.granted if self.forbids else call.caller.effective
+        truth: Truth = True
+        for condition in self.conditions:
+            holds = condition.truth(call, used)
+            if holds is False:
+                return False
+            if holds is None:
+                truth = None
+        return truth
+
+    def matches(self, call: Call, route: str) -> bool:
+        truth = self.truth(call, route)
         return self.forbids if truth is None else truth
 
 
-def _workload(asked: Workload, caller: Caller) -> Truth:
-    if caller.identity.kind == "human":
-        return False  # there is no task to be unknown about
-    truth: Truth = True
-    for name, globs in asked.names:
-        fact = caller.workload.get(name)
-        if fact is None or (asked.attested and not fact.attested):
-            truth = None
-        elif not any(glob.matches(str(fact.value)) for glob in globs):
-            return False
-    if asked.tags is not None:
-        fact = caller.workload.get("tags")
-        if fact is None or (asked.attested and not fact.attested):
-            truth = None
-        elif not asked.tags.holds(tags := frozenset(fact.value), tags):
-            return False
-    return truth
+Candidate = tuple[Policy, str]  # a policy whose target matches, with the path pattern that does
 
+# Where policies end, by method ("*": all) and by role ("": whatever the roles): number of a policy, of its path, ...
+Ends = dict[str, dict[str, list[int]]]
 
-Candidates = tuple[
-    tuple[Policy, str], ...
-]  # policies whose target matches, each with the path pattern that does
+# A place in the tree of path patterns: literal segments, {name} or * as a whole segment, patterns with * inside one,
+# policies that end here, policies that hold for everything from here on.
+Node = list[Any]  # [dict[str, Node] | None, Node | None, dict[str, Node] | None, Ends | None, Ends | None]
 
-
-class _Node:
-    """A place in the tree of path patterns below one upstream and method."""
-
-    __slots__ = ("below", "deeper", "ends", "literal", "named")
-
-    def __init__(self) -> None:
-        self.literal: dict[str, _Node] = {}
-        self.named: list[tuple[Glob, _Node]] = []  # patterns with a wildcard inside the segment
-        self.deeper: _Node | None = None  # {name} or *: any one segment
-        self.ends: list[tuple[Policy, str]] = []
-        self.below: list[tuple[Policy, str]] = []  # ** from here on
-
-    def child(self, pattern: str) -> "_Node":
-        if pattern == "*" or pattern.startswith("{"):
-            self.deeper = self.deeper or _Node()
-            return self.deeper
-        if "*" not in pattern:
-            return self.literal.setdefault(pattern, _Node())
-        for glob, node in self.named:
-            if glob.pattern == pattern:
-                return node
-        self.named.append((Glob(pattern), _Node()))
-        return self.named[-1][1]
-
-
-def _insert(root: _Node, policy: Policy, path: str) -> None:
-    node = root
-    # Without a trailing slash, as the target's segments are.
-    for pattern in path.rstrip("/").split("/")[1:]:
-        if pattern == "**":
-            node.below.append((policy, path))
-            return
-        node = node.child(pattern)
-    node.ends.append((policy, path))
-
-
-def _collect(root: _Node, segments: tuple[str, ...]) -> list[tuple[Policy, str]]:
-    """The policies whose path patterns match, each with the pattern: level by level, without recursion."""
-    found = list(root.below)
-    nodes = [root]
-    for segment in segments:
-        reached: list[_Node] = []
-        for node in nodes:
-            if (literal := node.literal.get(segment)) is not None:
-                reached.append(literal)
-            if node.deeper is not None:
-                reached.append(node.deeper)
-            for glob, named in node.named:
-                if glob.matches(segment):
-                    reached.append(named)
-        for node in reached:
-            if node.below:
-                found += node.below
-        nodes = reached
-    for node in nodes:
-        found += node.ends
-    return found
+Places = list[dict[str, list[int]]]
 
 
 class Index:
-    """Policies by upstream, method and path, so that a decision costs what matches and not what exists."""
+    """One upstream's policies by path, method and role, so that a decision costs what matches and not what exists.
 
-    def __init__(self, policies: Iterable[Policy]) -> None:
-        self._roots: dict[tuple[str, str], _Node] = {}
-        self._found: dict[tuple[str, str, tuple[str, ...]], Candidates] = {}
-        for policy in policies:
-            methods = METHODS if policy.methods == ("*",) else policy.methods
-            for upstream in policy.upstreams:
-                for method in methods:
-                    root = self._roots.setdefault((upstream, method), _Node())
-                    for path in policy.paths:
-                        _insert(root, policy, path)
+    The tree is the compiler's. `policy` builds the policy of a number; it is asked once for each that is a candidate.
+    """
 
-    def candidates(self, target: Target) -> Candidates:
-        """The policies whose target matches: each once, with the first pattern that does, in the order of their ids.
+    def __init__(
+        self, root: Node, globs: dict[str, Callable[[str], bool]], policy: Callable[[int], Policy]
+    ) -> None:
+        self._root = root
+        self._globs = globs  # what the patterns with * inside a segment match
+        self._policy = policy
+        self._built: dict[int, Policy] = {}
+        self._found: dict[tuple[str, tuple[str, ...]], Places] = {}
 
-        Kept by address: tasks call the same few again and again, and an index never changes.
-        """
-        address = (target.upstream, target.method, target.segments)
+    def candidates(self, target: Target, roles: Iterable[str]) -> list[Candidate]:
+        """The policies whose target matches and that these roles leave possible, in the order of their ids."""
+        numbers: list[int] = []
+        for by_role in self._places(target.method, target.segments):
+            if "" in by_role:
+                numbers += by_role[""]
+            for role in roles:
+                if role in by_role:
+                    numbers += by_role[role]
+        if len(numbers) == 2:
+            return [self._candidate(numbers[0], numbers[1])]
+        pairs = sorted(set(zip(numbers[::2], numbers[1::2], strict=True)))
+        return [self._candidate(policy, path) for policy, path in pairs]
+
+    def reachable(self, target: Target) -> list[Candidate]:
+        """All policies whose target matches, whatever the caller's roles."""
+        roles = {role for by_role in self._places(target.method, target.segments) for role in by_role}
+        return self.candidates(target, roles - {""})
+
+    def _candidate(self, number: int, path: int) -> Candidate:
+        policy = self._built.get(number)
+        if policy is None:
+            policy = self._built[number] = self._policy(number)
+        return policy, policy.paths[path]
+
+    def _places(self, method: str, segments: tuple[str, ...]) -> Places:
+        """Kept by address: tasks call the same few again and again, and an index never changes."""
+        address = (method, segments)
         found = self._found.get(address)
         if found is None:
-            root = self._roots.get(address[:2])
-            matching = sorted(_collect(root, target.segments), key=_by_name) if root is not None else []
-            once = {candidate[0].id: candidate for candidate in reversed(matching)}
-            found = tuple(reversed(once.values()))
+            found = self._walk(method, segments)
             if len(self._found) >= MOST_FOUND:
                 self._found.clear()
             self._found[address] = found
         return found
 
+    def _walk(self, method: str, segments: tuple[str, ...]) -> Places:
+        """Level by level, without recursion."""
+        nodes = [self._root]
+        ends: list[Ends] = []
+        for segment in segments:
+            reached: list[Node] = []
+            for literal, one, globs, _, below in nodes:
+                if below is not None:
+                    ends.append(below)
+                if literal is not None and segment in literal:
+                    reached.append(literal[segment])
+                if one is not None:
+                    reached.append(one)
+                if globs is not None:
+                    reached += [node for pattern, node in globs.items() if self._globs[pattern](segment)]
+            nodes = reached
+        for _, _, _, here, below in nodes:
+            if here is not None:
+                ends.append(here)
+            if below is not None:
+                ends.append(below)
+        places = []
+        for end in ends:
+            if method in end:
+                places.append(end[method])
+            if "*" in end:
+                places.append(end["*"])
+        return places
 
-def _by_name(candidate: tuple[Policy, str]) -> tuple[str, str]:
-    return candidate[0].id, candidate[1]
 
-
-def decide(candidates: Candidates, caller: Caller) -> Decision:
-    """Decide among the policies whose target matches, as `Index.candidates` lists them."""
-    permits: list[tuple[Policy, str]] = []
-    forbids: list[tuple[Policy, str]] = []
-    shadow: list[tuple[Policy, str]] = []
-    for candidate in candidates:
-        policy = candidate[0]
-        if policy.matches(caller):
+def decide(index: Index, call: Call) -> Decision:
+    """Decide a call to the index's upstream. Permits whose obligations exclude each other let nothing through."""
+    identity = call.caller.identity
+    roles = identity.granted | identity.unknown if identity.unknown else identity.granted
+    permits: list[Candidate] = []
+    forbids: list[Candidate] = []
+    shadow: list[Candidate] = []
+    for candidate in index.candidates(call.target, roles):
+        policy, route = candidate
+        if policy.matches(call, route):
             (shadow if policy.shadow else forbids if policy.forbids else permits).append(candidate)
-    silent = tuple([policy.id for policy, _ in shadow])
-    deciding = forbids or permits
-    if not deciding:
-        return Decision(False, Reason.POLICY_NO_MATCH, (), None, None, silent)
-    first, path = deciding[0]
-    reason = Reason.POLICY_FORBIDDEN if forbids else None
+    reason = Reason.POLICY_FORBIDDEN if forbids else None if permits else Reason.POLICY_NO_MATCH
+    obligations = NOTHING if forbids else _obligations(permits)
+    if obligations.conflict:
+        reason = Reason.POLICY_OBLIGATION
+    first, route = (forbids or permits or _NONE)[0]
+    would = reason is None
+    if shadow:
+        against = forbids or any([policy.forbids for policy, _ in shadow])
+        would = not against and not _obligations([*permits, *shadow]).conflict
     return Decision(
-        reason is None, reason, tuple([policy.id for policy, _ in deciding]), path, first.owner, silent
+        reason is None,
+        reason,
+        _ids(permits),
+        _ids(forbids),
+        route or None,
+        first.owner or None,
+        _ids(shadow),
+        would,
+        obligations,
     )
+
+
+_NONE: list[Candidate] = [(Policy("", "", False, False, (), (), (), None), "")]
+
+
+def _ids(candidates: list[Candidate]) -> tuple[str, ...]:
+    if len(candidates) <= 1:
+        return (candidates[0][0].id,) if candidates else ()
+    return tuple(dict.fromkeys([policy.id for policy, _ in candidates]))  # several of its paths may match
+
+
+def _obligations(permits: list[Candidate]) -> Obligations:
+    asked = [policy.obligations for policy, _ in permits if policy.obligations is not None]
+    return merge(asked) if len(asked) > 1 else asked[0] if asked else NOTHING

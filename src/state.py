@@ -8,22 +8,28 @@ from collections.abc import Coroutine
 from typing import Any, NamedTuple, Protocol
 
 import audit
-from bundle import Bundle, Issuer, Pointer, load_pinned, load_pointer
+from bundle import Bundle, Issuer, Pointer, load_bundle, load_pointer, pinned
+from dpop import Binding, Replays
 from identity import SAID, act
 from keys import Key, Keyring
 from model import Caller, Denied, Identity, Reason
+from shard import EMPTY, Shard, load_shard
 
 REFRESH = 2.0  # seconds: older than this, the pointer is read again in the background
 WAIT = 10.0  # seconds: older than this, it is read again before deciding
 SLOW = 5.0  # seconds that a read nobody waits for, or everybody must wait for, may take
-EMPTY = 1.0  # seconds between two tries while there is no policy at all
+AGAIN = 1.0  # seconds between two tries while there is no policy at all
 PATIENCE = 0.5  # seconds a request waits for KV when it has a policy to fall back on
 MOST_ACTING = 8  # combinations of role tag and context remembered for one token
 LONGEST_KEPT = 1024  # characters of what the audit line says of one; longer ones are not remembered
+WARN = 90 * 86_400.0  # seconds before the end of the time zones' offsets
 GENERATION = 512  # verified tokens remembered, in each of two generations
+
+MOST_KEPT = 10_000_000  # characters of shards, about ten bytes of memory each; above, the one read first goes
 
 POINTER = "policy/current"
 BUNDLE = "policy/bundle/"
+SHARD = "policy/shard/"
 
 
 class Store(Protocol):
@@ -45,6 +51,7 @@ class Seen(NamedTuple):
     keyring: Keyring
     # As what the identity has acted, by the headers that say so, each with the audit line's part about it.
     acting: dict[tuple[str | None, ...], tuple[Caller, str]]
+    binding: Binding | None = None  # to a key: then every request brings a proof of it
 
     def acts(self, headers: dict[str, str]) -> tuple[Caller, str]:
         """The caller under this request's role tag and context. The same headers give the same caller."""
@@ -60,6 +67,17 @@ class Seen(NamedTuple):
         return known
 
 
+def _message(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
+
+
+def _settle() -> None:
+    """A policy set stays until the next one: the collector need not walk it again and again."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 class State:
     """One isolate's memory."""
 
@@ -69,7 +87,12 @@ class State:
         self.error = ""  # why the newest policy could not be read; empty when it was
         self._asked_at = 0.0
         self._read_at = 0.0
+        self._shards: dict[
+            str, Shard
+        ] = {}  # by their hash, so that a new bundle finds those that have not changed
+        self._missed: dict[str, tuple[float, str]] = {}  # shards that could not be read: when, and why
         self._keyrings: dict[str, Keyring] = {}
+        self.proofs = Replays()
         self._young: dict[str, Seen] = {}
         self._old: dict[str, Seen] = {}
 
@@ -81,7 +104,7 @@ class State:
         """The policy in force. Raises Denied `policy.unavailable` when this isolate has never had one."""
         now = store.now()
         if self.bundle is None:
-            if not (self.error and now - self._asked_at < EMPTY):
+            if not (self.error and now - self._asked_at < AGAIN):
                 await self.refresh(store, SLOW)
             if self.bundle is None:
                 raise Denied(Reason.POLICY_UNAVAILABLE, self.error)
@@ -103,17 +126,21 @@ class State:
             if text is None:
                 raise ValueError("no policy has been published")
             pointer = load_pointer(text)
-            # KV may show an older value after a newer one; a rollback is an old bundle under a new number.
-            if self.pointer is None or pointer.sequence > self.pointer.sequence:
+            # KV may show an older value after a newer one; a rollback is an old bundle under a new number. And after
+            # each wait another request may have read it, or a newer one.
+            if self._newer(pointer):
+                end = store.now() + timeout
                 text = await store.kv(BUNDLE + pointer.bundle, timeout)
                 if text is None:
                     raise ValueError("the bundle that the pointer names is not there (yet)")
-                # Another request may have read it, or a newer one, while this one waited.
-                if self.pointer is None or pointer.sequence > self.pointer.sequence:
-                    self._install(load_pinned(text, pointer.bundle), pointer)
-                    store.log(audit.bundle_event(store.now(), "loaded", "", self.version, self.sequence))
+                if self._newer(pointer):
+                    bundle = load_bundle(pinned(text, pointer.bundle, "the bundle"))
+                    shards = await self._successors(bundle, store, end)
+                    if self._newer(pointer):
+                        self._install(bundle, shards, pointer)
+                        store.log(audit.bundle_event(store.now(), "loaded", "", self.version, self.sequence))
         except (OSError, ValueError, RecursionError) as error:
-            message = f"{type(error).__name__}: {error}"[:300]
+            message = _message(error)
             if message != self.error:
                 store.log(audit.bundle_event(store.now(), "refused", message, self.version, self.sequence))
             self.error = message
@@ -122,15 +149,76 @@ class State:
         self._read_at = store.now()
         return False
 
-    def _install(self, bundle: Bundle, pointer: Pointer) -> None:
+    def _newer(self, pointer: Pointer) -> bool:
+        return self.pointer is None or pointer.sequence > self.pointer.sequence
+
+    async def _successors(self, bundle: Bundle, store: Store, end: float) -> dict[str, Shard]:
+        """The shards that take the place of those in use: a new policy comes into force whole, or not at all."""
+        used = [
+            upstream
+            for upstream, digest in (self.bundle.shards.items() if self.bundle is not None else ())
+            if digest in self._shards
+        ]
+        shards = {}
+        for upstream in used:
+            digest = bundle.shards.get(upstream)
+            if digest is not None and digest not in self._shards:
+                shards[digest] = await self._read_shard(digest, upstream, store, max(0.05, end - store.now()))
+        return shards
+
+    def held(self, bundle: Bundle, upstream: str) -> Shard | None:
+        """The shard of an upstream, if it is here or there is nothing to be read."""
+        digest = bundle.shards.get(upstream)
+        return EMPTY if digest is None else self._shards.get(digest)
+
+    async def shard(self, bundle: Bundle, upstream: str, store: Store) -> Shard:
+        """The shard of an upstream, read when it is first asked for. Raises Denied `policy.unavailable`."""
+        held = self.held(bundle, upstream)
+        if held is not None:
+            return held
+        digest, now = bundle.shards[upstream], store.now()
+        missed = self._missed.get(digest)
+        if missed is None or now - missed[0] >= AGAIN:
+            try:
+                shard = await self._read_shard(digest, upstream, store, SLOW)
+            except (OSError, ValueError, RecursionError) as error:
+                missed = self._missed[digest] = (store.now(), _message(error))
+                store.log(audit.bundle_event(missed[0], "refused", missed[1], bundle.version, self.sequence))
+            else:
+                if self.bundle is bundle:
+                    self._missed.pop(digest, None)
+                    self._keep_shard(digest, shard)
+                return shard
+        raise Denied(Reason.POLICY_UNAVAILABLE, missed[1])
+
+    async def _read_shard(self, digest: str, upstream: str, store: Store, timeout: float) -> Shard:
+        """Raises OSError and ValueError."""
+        text = await store.kv(SHARD + digest, timeout)
+        held = self._shards.get(digest)
+        if held is not None:  # another request has read it while this one waited
+            return held
+        if text is None:
+            raise ValueError(f"the shard of {upstream} is not there (yet)")
+        return load_shard(pinned(text, digest, f"the shard of {upstream}"), upstream)
+
+    def _keep_shard(self, digest: str, shard: Shard) -> None:
+        self._shards[digest] = shard
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while len(self._shards) > 1 and sum([one.size for one in self._shards.values()]) > MOST_KEPT:
+            del self._shards[next(iter(self._shards))]
+        _settle()
+
+    def _install(self, bundle: Bundle, shards: dict[str, Shard], pointer: Pointer) -> None:
         self.bundle, self.pointer = bundle, pointer
-        # A policy set stays until the next one: the collector need not walk it again and again.
-        gc.unfreeze()
-        gc.collect()
-        gc.freeze()
+        named = frozenset(bundle.shards.values())
+        self._shards = {digest: shard for digest, shard in (self._shards | shards).items() if digest in named}
+        self._missed = {}
         self._young, self._old = {}, {}  # roles and rules may have changed
         sources = {issuer.source for issuer in bundle.issuers.values()}
         self._keyrings = {issuer: ring for issuer, ring in self._keyrings.items() if ring.source in sources}
+        self._make_room()
 
     @property
     def version(self) -> str | None:
@@ -149,12 +237,31 @@ class State:
                 "age": round(now - self.pointer.published_at) if self.pointer else None,
                 "read": max(0.0, round(now - self._read_at, 1)),
                 "error": self.error or None,
+                "zones_until": self.bundle.zones_until if self.bundle else None,
             },
+            "shards": {
+                upstream: self._shard_report(digest)
+                for upstream, digest in (self.bundle.shards.items() if self.bundle else ())
+            },
+            "warnings": self._warnings(now),
             "issuers": {
                 issuer.mapping.id: self._keys_report(issuer, now)
                 for issuer in (self.bundle.issuers.values() if self.bundle else ())
             },
         }
+
+    def _shard_report(self, digest: str) -> dict[str, Any]:
+        shard = self._shards.get(digest)
+        return {
+            "policies": shard.policies if shard is not None else None,  # None: not asked for yet
+            "error": self._missed[digest][1] if digest in self._missed else None,
+        }
+
+    def _warnings(self, now: float) -> list[str]:
+        until = self.bundle.zones_until if self.bundle is not None else None
+        if until is None or now < until - WARN:
+            return []
+        return [f"time zones are known until {audit.timestamp(until)} only: publish the policy again"]
 
     def _keys_report(self, issuer: Issuer, now: float) -> dict[str, Any]:
         ring = self.keyring(issuer)

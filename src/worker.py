@@ -43,6 +43,8 @@ _ALGORITHMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "EdDSA": ({"name": "Ed25519"}, {"name": "Ed25519"}),
 }
 
+BODY = 5.0  # seconds that a body which the gate itself reads may take
+
 _state = State()
 
 
@@ -77,6 +79,18 @@ def _present(value: Any) -> bool:
 def _name(error: JsException) -> str:
     """The error's name, such as TypeError; JavaScript may throw anything, so it may have none."""
     return str(getattr(error, "name", "unnamed"))
+
+
+async def _read(stream: Any, limit: int) -> bytes | None:
+    """All of a stream; None when that is more than `limit` bytes."""
+    reader = stream.getReader()
+    text = b""
+    while not (chunk := await reader.read()).done:
+        text += chunk.value.to_bytes()
+        if len(text) > limit:
+            await reader.cancel()
+            return None
+    return text
 
 
 _random = ""  # hex digits that no request has used yet
@@ -125,6 +139,28 @@ class Runtime:
         task.add_done_callback(lambda _: proxy.destroy())
         self._ctx.waitUntil(proxy)
 
+    def country(self) -> str | None:
+        # Of the edge's own making. The header of the same meaning is not always set there, so a client could.
+        country = getattr(self._request.cf, "country", None) if _present(self._request.cf) else None
+        return country if isinstance(country, str) else None
+
+    async def allow(self, binding: str, key: str) -> bool:
+        limiter: Any = getattr(self._env, binding, None)
+        if not _present(limiter):
+            raise LookupError(binding)
+        return bool((await limiter.limit(_object({"key": key}))).success)
+
+    async def body(self, limit: int) -> bytes:
+        if self._body is None:
+            return b""
+        try:
+            text = await asyncio.wait_for(_read(self._body, limit), BODY)
+        except TimeoutError:
+            raise Denied(Reason.REQUEST_BODY_INVALID, hint=f"send it within {BODY:.0f} s") from None
+        if text is None:
+            raise Denied(Reason.REQUEST_BODY_TOO_LARGE, hint=f"at most {limit} bytes")
+        return text
+
     async def kv(self, key: str, timeout: float) -> str | None:
         try:
             value = await asyncio.wait_for(self._env.POLICY.get(key), timeout)
@@ -142,13 +178,9 @@ class Runtime:
                 raise OSError(f"answered {answer.status}")
             if not _present(answer.body):
                 raise OSError("answered nothing")
-            reader = answer.body.getReader()
-            text = b""
-            while not (chunk := await reader.read()).done:
-                text += chunk.value.to_bytes()
-                if len(text) > limit:
-                    await reader.cancel()
-                    raise OSError(f"longer than {limit} bytes")
+            text = await _read(answer.body, limit)
+            if text is None:
+                raise OSError(f"longer than {limit} bytes")
             return text
         except JsException as error:
             raise OSError(_name(error)) from error

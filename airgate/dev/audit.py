@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-EVENTS = ("decision", "outcome")
+EVENTS = ("decision", "evaluation", "outcome")
 
 
 class AuditFile:

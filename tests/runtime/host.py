@@ -76,6 +76,9 @@ class FileStore:
         value: str | None = json.loads(self._file.read_text("utf-8")).get(key)
         return value
 
+    def names(self, prefix: str) -> set[str]:
+        return {name for name in json.loads(self._file.read_text("utf-8")) if name.startswith(prefix)}
+
     def put(self, values: Mapping[str, str]) -> None:
         self._write(json.loads(self._file.read_text("utf-8")) | values)
 

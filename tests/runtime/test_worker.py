@@ -178,7 +178,7 @@ def test_a_forwarded_call_is_one_decision_and_one_outcome_and_no_token(gate: Gat
     answer = call(gate, "/ledger/v1/entries", token=token, headers={"Airgate-Dag-Id": "close"})
     events = gate.events(answer.headers["airgate-request-id"], 2)
     assert [event["event"] for event in events] == ["decision", "outcome"]
-    assert (events[0]["decision"], events[0]["policies"], events[0]["subject"]) == (
+    assert (events[0]["decision"], events[0]["permits"], events[0]["subject"]) == (
         "permit",
         ["read"],
         "finance-etl",

@@ -11,6 +11,7 @@ from world import NOW
 import audit
 from audit import LONGEST, MOST, Record, bundle_event, crash_event, describe, lost_event, timestamp
 from model import Caller, Decision, Denied, Fact, Identity, Inbound, Reason, Target
+from obligations import Limit, Obligations
 
 BASE = {
     "event",
@@ -26,7 +27,7 @@ BASE = {
     "sequence",
     "client",
 }
-DECIDED = {"route", "policies", "shadow"}
+DECIDED = {"route", "permits", "forbids", "shadow", "would"}
 CALLER = {"issuer", "subject", "kind", "roles", "workload"}
 OUTCOME = {"event", "schema", "time", "request_id", "upstream", "result", "detail", "status", "upstream_ms"}
 
@@ -54,7 +55,9 @@ def record(**changes: Any) -> Record:
     made = Record(inbound())
     made.target = Target("GET", "ledger", ("v1", "a"), "/v1/a", "?q=secret")
     made.described = describe(caller())
-    made.decision = Decision(True, None, ("publish", "read"), "/v1/**", "o@example.com", ("try-out",))
+    made.decision = Decision(
+        True, None, ("publish", "read"), (), "/v1/**", "o@example.com", ("try-out",), would=True
+    )
     made.bundle, made.sequence = "0123456789ab", 7
     for name, value in changes.items():
         setattr(made, name, value)
@@ -86,8 +89,10 @@ def test_a_permit_in_full() -> None:
         "method": "GET",
         "upstream": "ledger",
         "route": "/v1/**",
-        "policies": ["publish", "read"],
+        "permits": ["publish", "read"],
+        "forbids": [],
         "shadow": ["try-out"],
+        "would": "permit",
         "bundle": "0123456789ab",
         "sequence": 7,
         "client": "192.0.2.1",
@@ -249,7 +254,7 @@ def put(place: str, text: str) -> str:
             made.target = made.target._replace(**{place: text})
         case "route":
             made.decision = made.decision._replace(route=text)
-        case "policies" | "shadow":
+        case "permits" | "forbids" | "shadow":
             made.decision = made.decision._replace(**{place: (text,)})
         case "detail":
             denied = Denied(Reason.INTERNAL, text)
@@ -278,7 +283,8 @@ PLACES = [
     "path",
     "upstream",
     "route",
-    "policies",
+    "permits",
+    "forbids",
     "shadow",
     "detail",
     "note",
@@ -344,3 +350,75 @@ def test_the_schema_is_said_in_every_line() -> None:
     assert [one_line(line)["schema"] for line in [*lines, bundle_event(NOW, "", "", None, None)]] == [
         audit.SCHEMA
     ] * 4
+
+
+def test_what_policy_asked_for_is_in_the_line() -> None:
+    made = record()
+    asked = Obligations(limits=(Limit(60, 60, ("subject",), ""),), justification=True)
+    made.decision = Decision(True, None, ("publish",), obligations=asked)
+    made.country, made.justification = "DE", "the month is closing"
+    line = one_line(made.decided(None))
+    assert line["obligations"] == asked.documents()
+    assert (line["country"], line["justification"]) == ("DE", "the month is closing")
+    assert "would" not in line  # nothing is in shadow
+
+
+def test_long_obligations_are_named_only() -> None:
+    made = record()
+    asked = Obligations(max_body=1, others=(("watermark", '"' + "x" * 2000 + '"'),))
+    made.decision = Decision(True, None, ("publish",), obligations=asked)
+    assert one_line(made.decided(None))["obligations"] == ["max_body", "watermark"]
+
+
+def test_roles_that_nobody_knows_of_are_named() -> None:
+    identity = Identity("company", "etl", "workload", frozenset(), {}, frozenset({"b", "a"}))
+    line = one_line("{" + describe(Caller(identity, None, frozenset(), {}))[1:] + "}")
+    assert line["roles"] == {"granted": [], "tagged": None, "effective": [], "unknown": ["a", "b"]}
+
+
+def test_the_key_that_a_token_is_bound_to_is_named() -> None:
+    identity = Identity("company", "etl", "workload", frozenset(), {}, jkt="a" * 43)
+    line = one_line("{" + describe(Caller(identity, None, frozenset(), {}))[1:] + "}")
+    assert line["jkt"] == "a" * 43
+    assert "jkt" not in one_line("{" + describe(caller())[1:] + "}")
+
+
+def test_an_evaluation_names_who_was_asked_about_and_what_policy_says() -> None:
+    made = record()
+    identity = Identity("company", "someone-else", "human", frozenset({"reader"}), {})
+    target = Target("can_read", "resource:todo", ("7",), "", "")
+    decision = Decision(False, Reason.POLICY_FORBIDDEN, ("p",), ("f",), "/*", "o", ("s",), False)
+    line = one_line(made.evaluated(3, target, Caller(identity, None, frozenset({"reader"}), {}), decision))
+    assert line == {
+        "event": "evaluation",
+        "schema": 1,
+        "time": "2027-01-15T08:00:00.000Z",
+        "request_id": "f" * 32,
+        "number": 3,
+        "decision": "deny",
+        "reason": "policy.forbidden",
+        "method": "can_read",
+        "upstream": "resource:todo",
+        "route": "/*",
+        "permits": ["p"],
+        "forbids": ["f"],
+        "shadow": ["s"],
+        "would": "deny",
+        "bundle": "0123456789ab",
+        "issuer": "company",
+        "subject": "someone-else",
+        "kind": "human",
+        "roles": ["reader"],
+        "workload": {},
+    }
+
+
+def test_an_evaluation_is_short_whatever_it_is_about() -> None:
+    facts = {name: Fact("\u00e4" * 256, False) for name in ("dag", "task", "run", "environment")}
+    facts["tags"] = Fact(("\u00e4" * 256,) * 64, False)
+    roles = frozenset(f"role-{number:058}" for number in range(100))
+    caller = Caller(Identity("company", "\u00e4" * 1024, "human", roles, {}), None, roles, facts)
+    target = Target("\u00e4" * 1024, "resource:" + "\u00e4" * 1024, ("7",), "", "")
+    line = record().evaluated(0, target, caller, Decision(True, None, ("p",)))
+    assert len(one_line(line)["roles"]) == 16
+    assert len(line) < 6000

@@ -5,10 +5,11 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from language import examples
 
-from document import read_base64url, read_object
+from document import Reader, _deeper, read_base64url, read_compiled, read_object
 
 REFUSED = [
     pytest.param(b'{"a":1,"a":2}', "twice", id="a name appears twice"),
@@ -192,18 +193,206 @@ def test_base64url_that_is_refused(text: str) -> None:
         read_base64url(text)
 
 
+def counted(text: str) -> tuple[int, bool, bool]:
+    """Character by character: how deep it gets, whether all is closed, and whether a backslash is outside of strings.
+
+    What is behind such a backslash isn't counted: no parser reads on.
+    """
+    deepest = depth = 0
+    closed, inside, escaped = True, False, False
+    for character in text:
+        if inside:
+            inside = escaped or character != '"'
+            escaped = not escaped and character == "\\"
+        elif character == "\\":
+            return deepest, closed and depth == 0, True
+        elif character == '"':
+            inside = True
+        elif character in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in "]}":
+            depth -= 1
+            closed = closed and depth >= 0
+    return deepest, closed and depth == 0, False
+
+
+TOKENS = ['"', "\\", "[", "]", "{", "}", '""', '\\"', "\\\\", "[]", '["', '"]', "a", ",", "\ud800"]
+PARTS = ["[", "[", "]", "1", ",", '""', '"["', '"]}"', '"\\""', '"\\\\"', '"a\\\\\\"[["', '"\\\\","]"']
+
+
+def jumble(choices: bytes) -> str:
+    return "".join([TOKENS[choice % len(TOKENS)] for choice in choices])
+
+
+def balanced(choices: bytes) -> str:
+    """Whole strings, and brackets that match."""
+    text, opened = [], 0
+    for choice in choices:
+        part = PARTS[choice % len(PARTS)]
+        if part != "]" or opened:
+            text.append(part)
+            opened += {"[": 1, "]": -1}.get(part, 0)
+    return "".join(text) + "]" * opened
+
+
+@given(st.binary(max_size=40).map(jumble) | st.binary(max_size=40).map(balanced), st.integers(0, 6))
+@settings(max_examples=examples(2000))
+def test_depth_is_what_a_plain_counter_says(text: str, depth: int) -> None:
+    deepest, closed, outside = counted(text)
+    if outside:  # then the parser stops there, and must not have been too deep before
+        assert _deeper(text, depth) or deepest <= depth
+    else:
+        assert _deeper(text, depth) is (deepest > depth or not closed)
+
+
+LONG = 1_000_000
+HOSTILE = {
+    "brackets that nobody closes": "[" * LONG,
+    "brackets that nobody opened": "]" * LONG,
+    "brackets the wrong way round": "][" * (LONG // 2),
+    "pairs of brackets": "[]" * (LONG // 2),
+    "as deep as it is long": "[" * (LONG // 2) + "]" * (LONG // 2),
+    "just as deep as allowed, again and again": ("[" * 160 + "]" * 160) * (LONG // 320),
+    "one level too many, again and again": ("[" * 161 + "]" * 161) * (LONG // 322),
+    "escapes in a string that never ends": "[" * 17 + '"\\' * (LONG // 2),
+    "quotes": "[" * 17 + '"' * LONG,
+    "a string that never ends after many": "[" * 17 + '"a' * (LONG // 2),
+    "backslashes": "[" * 17 + "\\" * LONG,
+    "backslashes in a string": '"' + "\\" * LONG,
+    "strings with brackets": '"["' * (LONG // 3),
+    "strings with escaped quotes": '"\\"["' * (LONG // 5),
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_text_is_measured_in_linear_time(text: str) -> None:
+    """Quadratic, this would take many minutes; linear, it takes a fraction of a second."""
+    begun = time.process_time()
+    _deeper(text, 160)
+    assert time.process_time() - begun < 5
+    with pytest.raises(ValueError):  # noqa: PT011 - refused, whatever is wrong with it first
+        read_object(text, limit=2 * LONG)
+    assert time.process_time() - begun < 8
+
+
+COMPILED = [
+    pytest.param('{"a":[1,"x",null]}', {"a": [1, "x", None]}, id="plain values"),
+    pytest.param('{"a":1,"a":2}', {"a": 2}, id="of two equal names the last counts"),
+    pytest.param('{"a":1e999}', {"a": float("inf")}, id="a number past all numbers"),
+]
+
+
+@pytest.mark.parametrize(("text", "value"), COMPILED)
+def test_what_is_compiled_is_read_more_quickly(text: str, value: dict[str, Any]) -> None:
+    assert read_compiled(text, limit=100, depth=2) == value
+
+
+def test_what_is_compiled_may_hold_nan() -> None:
+    assert str(read_compiled('{"a":NaN}', limit=100, depth=2)) == "{'a': nan}"
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "message"),
     [
-        pytest.param("[" * 17 + '"\\' * 30_000, id="escapes in a string that never ends"),
-        pytest.param("[" * 17 + '"' * 60_001, id="quotes"),
-        pytest.param("[" * 17 + '"a' * 30_000, id="a string that never ends after many"),
-        pytest.param("[" * 17 + "\\" * 60_000, id="backslashes"),
+        pytest.param('{"a":"' + "a" * 100 + '"}', "longer than 100", id="longer than allowed"),
+        pytest.param('{"a":[[]]}', "nested more than 2", id="deeper than allowed"),
+        pytest.param("[]", "not an object", id="a list"),
+        pytest.param("", "Expecting value", id="nothing"),
+        pytest.param('{"a":"\\ud800"}', "surrogates", id="a lone surrogate"),
     ],
 )
-def test_a_text_is_measured_in_one_pass(text: str) -> None:
-    """Quadratic, this would take minutes; linear, it takes milliseconds."""
-    begun = time.process_time()
-    with pytest.raises(ValueError):  # noqa: PT011 - refused, whatever is wrong with it first
-        read_object(text, limit=100_000)
-    assert time.process_time() - begun < 5
+def test_what_is_compiled_is_bounded(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_compiled(text, limit=100, depth=2)
+
+
+STRANGE: list[Any] = [
+    None,
+    True,
+    0,
+    7,
+    -1,
+    1.5,
+    "x",
+    "",
+    [],
+    ["x"],
+    [0],
+    [7],
+    [True],
+    [["x"]],
+    [[]],
+    {},
+    {"x": 1},
+]
+READ = [
+    # the method, its other arguments, what it accepts and returns
+    pytest.param("one_of", ("x", "y"), [("x", "x")], id="one of some texts"),
+    pytest.param("text", (), [("x", "x"), ("", "")], id="a text"),
+    pytest.param("number", (0, 7), [(0, 0), (7, 7), (1.5, 1.5)], id="a number"),
+    pytest.param("whole", (0, 7), [(0, 0), (7, 7)], id="a whole number"),
+    pytest.param("flag", (), [(True, True)], id="true or false"),
+    pytest.param("texts", (), [([], ()), (["x"], ("x",))], id="texts"),
+    pytest.param("some", (), [(["x"], ("x",))], id="one text at least"),
+    pytest.param("some_or_null", (), [(["x"], ("x",)), (None, None)], id="one text at least, or null"),
+    pytest.param("array", (), [([], []), (["x"], ["x"]), ([0], [0]), ([7], [7]), ([True], [True]), ([["x"]], [["x"]]),
+                                     ([[]], [[]])], id="a list"),
+    pytest.param("wholes", (0, 7), [([], ()), ([0], (0,)), ([7], (7,))], id="whole numbers"),
+    pytest.param("paths", (), [([], ()), ([["x"]], (("x",),))], id="paths"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "arguments", "accepted"), READ)
+def test_a_member_is_what_it_should_be_or_refused(
+    method: str, arguments: tuple[Any, ...], accepted: list[tuple[Any, Any]]
+) -> None:
+    fine = {json.dumps(value): result for value, result in accepted}
+    for value in STRANGE:
+        reader = Reader({"m": value}, "here")
+        if json.dumps(value) in fine:
+            assert getattr(reader, method)("m", *arguments) == fine[json.dumps(value)]
+            reader.done()
+        else:
+            with pytest.raises(ValueError, match=r"^here\.m: expected "):
+                getattr(reader, method)("m", *arguments)
+    with pytest.raises(ValueError, match=r"^here\.m: missing$"):
+        getattr(Reader({}, "here"), method)("m", *arguments)
+
+
+def test_a_reader_says_where_it_stands() -> None:
+    reader = Reader({"o": {"l": [{"a": 1}, {"a": "x"}]}, "n": None}, "here")
+    first, second = reader.within("o").items("l")
+    assert first.number("a", 0, 1) == 1
+    with pytest.raises(ValueError, match=r"^here\.o\.l\[1\]\.a: expected a number"):
+        second.number("a", 0, 1)
+    with pytest.raises(ValueError, match=r"^here\.o: expected a list"):
+        reader.items("o")
+    with pytest.raises(ValueError, match=r"^here\.n: not an object"):
+        reader.within("n")
+    assert reader.null("n")
+    assert not reader.null("o")
+    assert not reader.null("more")
+    assert (reader.has("n"), reader.has("more")) == (True, False)
+    assert reader.value("n") is None
+    reader.done()
+
+
+def test_what_nobody_asked_for_is_refused() -> None:
+    reader = Reader({"a": 1, "c": 1, "b": 1}, "here")
+    assert reader.value("a") == 1
+    with pytest.raises(ValueError, match=r"^here\.b: not known to this version$"):
+        reader.done()
+
+
+@pytest.mark.parametrize("name", ["a", "0", "a-b", "a" * 63])
+def test_names(name: str) -> None:
+    assert Reader({name: 1}, "here").names() == [name]
+
+
+@pytest.mark.parametrize("name", ["", "A", "-a", "a_b", "a.b", "a b", "ä", "a\n", "a" * 64])
+def test_names_that_are_refused(name: str) -> None:
+    reader = Reader({name: 1}, "here")
+    assert reader.all_names() == [name]
+    with pytest.raises(ValueError, match="not a name"):
+        reader.names()

@@ -18,6 +18,7 @@ from world import (
     NOW,
     P256,
     RSA,
+    SHARD,
     World,
     b64,
     bearing,
@@ -33,6 +34,7 @@ from world import (
     token,
 )
 
+import dpop
 import gateway
 from keys import COOL_DOWN, FRESH, RETRY, TIMEOUT, USABLE, Key
 from model import ANSWERS, Denied, Inbound, Outbound, Reason, Refusal, Relay, UpstreamAnswer
@@ -127,7 +129,7 @@ def test_an_approved_call_is_forwarded_and_on_record(gate: Gate) -> None:
     )
     (decision,) = gate.world.lines("decision")
     assert decision["reason"] is None
-    assert decision["policies"] == ["publish"]
+    assert (decision["permits"], decision["forbids"]) == (["publish"], [])
     assert decision["route"] == "/v1/**"
     assert (decision["issuer"], decision["subject"], decision["kind"]) == (
         "company",
@@ -259,7 +261,7 @@ def test_a_policy_may_forbid() -> None:
     assert result.status == 403
     assert result.headers["airgate-policy"] == f"stop@{gate.state.version}"
     assert json.loads(result.body)["contact"] == "risk@example.com"
-    assert gate.world.lines("decision")[-1]["policies"] == ["stop"]
+    assert gate.world.lines("decision")[-1]["forbids"] == ["stop"]
 
 
 def partner_gate() -> Gate:
@@ -330,7 +332,7 @@ def test_every_refusal_is_a_problem_document(reason: Reason) -> None:
         "status": told.status,
         "code": str(reason),
         "request_id": "r" * 32,
-        "retryable": told.status >= 500,
+        "retryable": told.status in (429, 502, 503, 504),
         "contact": "o@example.com",
     }
     headers = {
@@ -338,19 +340,24 @@ def test_every_refusal_is_a_problem_document(reason: Reason) -> None:
         "cache-control": "no-store",
         "airgate-request-id": "r" * 32,
     }
-    if told.status >= 500:
-        expected["retry_after"] = 5
-        headers["retry-after"] = "5"
+    if told.status in (429, 502, 503, 504):
+        seconds = 60 if told.status == 429 else 5
+        expected["retry_after"] = seconds
+        headers["retry-after"] = str(seconds)
     if told.status == 401:
-        headers["www-authenticate"] = 'Bearer realm="airgate"' + (
-            "" if reason is Reason.TOKEN_MISSING else ', error="invalid_token"'
-        )
+        headers["www-authenticate"] = dpop.challenge(reason)
     assert (problem, refusal.headers, refusal.status) == (expected, headers, told.status)
 
 
 def test_every_reason_has_the_status_of_its_family() -> None:
-    families = {"token": {401}, "role": {403}, "policy": {403, 503}, "route": {400, 404}, "request": {400}}
-    families |= {"issuer": {503}, "upstream": {502, 504}, "internal": {503}}
+    families = {"token": {401}, "role": {403}, "policy": {403, 503}, "route": {400, 404}}
+    families |= {
+        "request": {400, 411, 413},
+        "limit": {429},
+        "issuer": {503},
+        "upstream": {502, 504},
+        "internal": {503},
+    }
     assert set(ANSWERS) == set(Reason)
     for reason, told in ANSWERS.items():
         assert told.status in families[reason.partition(".")[0]]
@@ -405,10 +412,6 @@ def test_a_call_that_fails_has_an_outcome(
 def test_what_may_have_been_done_is_not_said_to_be_retryable(
     gate: Gate, reason: Reason, method: str, again: bool
 ) -> None:
-    bundle = document()
-    for policy in bundle["policies"]:
-        policy["target"]["methods"] = ["*"]
-    gate.world.publish(bundle, 2)
     gate.world.answer = Denied(reason)
     refused = gate.answer(asking(method=method))
     assert isinstance(refused, Refusal)
@@ -666,9 +669,21 @@ def test_health_shows_details_to_a_caller_whom_policy_lets_see_them(gate: Gate) 
     status, body, line = health(gate, asking(None, HEALTH))
     assert status == 200
     assert body["status"] == "ok"
-    assert body["bundle"] == {"version": version(), "sequence": 1, "age": 60, "read": 0.0, "error": None}
+    assert body["bundle"] == {
+        "version": version(),
+        "sequence": 1,
+        "age": 60,
+        "read": 0.0,
+        "error": None,
+        "zones_until": None,
+    }
+    assert body["shards"] == {
+        "-": {"policies": 1, "error": None},
+        "ledger": {"policies": None, "error": None},
+    }
+    assert body["warnings"] == []
     assert body["issuers"] == {"company": {"keys": 1, "age": 0, "error": None}}
-    assert (line["policies"], line["subject"]) == (["health"], "finance-etl")
+    assert (line["permits"], line["subject"]) == (["health"], "finance-etl")
 
 
 @pytest.mark.parametrize("port", ["kv", "now"])
@@ -691,7 +706,7 @@ def test_health_is_ok_while_an_issuer_is_not(gate: Gate, port: str) -> None:
 
 
 def test_health_is_ok_while_the_store_is_away_and_a_policy_is_held(gate: Gate) -> None:
-    health(gate, inbound(HEALTH))
+    health(gate, asking(None, HEALTH))
     gate.world.broken["kv"] = OSError("away")
     gate.later(200)
     status, body, _ = health(gate, asking(None, HEALTH))
@@ -719,3 +734,295 @@ def test_the_token_never_reaches_the_upstream(gate: Gate) -> None:
 
 def test_an_audience_may_be_one_of_several(gate: Gate) -> None:
     gate.relay(asking(token(aud=["https://other", AUDIENCE])))
+    gate.refuse(asking(token(aud=["https://other", AUDIENCE], client_id="x")), Reason.TOKEN_AUDIENCE)
+
+
+def obliging(*obligations: dict[str, Any]) -> Gate:
+    """A gate whose permits ask for something."""
+    policies = [rule(id=f"permit-{n}", obligations=asked) for n, asked in enumerate(obligations)]
+    return Gate(document(*policies))
+
+
+REQUIRE = {"require": {"headers": ["X-Change-Id"], "justification": False}}
+WHY = {"require": {"headers": [], "justification": True}}
+
+
+@pytest.mark.parametrize(
+    ("obligations", "request_", "reason", "told"),
+    [
+        pytest.param([{"watermark": 1}], {}, Reason.POLICY_OBLIGATION, None, id="one that nobody knows"),
+        pytest.param([{"credential": "x"}], {}, Reason.POLICY_OBLIGATION, None, id="a credential: none are held"),
+        pytest.param(
+            [{"credential": "x"}, {"credential": "y"}], {}, Reason.POLICY_OBLIGATION, None, id="two credentials"
+        ),
+        pytest.param([REQUIRE], {}, Reason.REQUEST_HEADER_REQUIRED, "send the header x-change-id", id="a header"),
+        pytest.param(
+            [REQUIRE], {"x_change_id": " "}, Reason.REQUEST_HEADER_REQUIRED, "send the header x-change-id",
+            id="a header that says nothing",
+        ),
+        pytest.param([REQUIRE], {"x_change_id": "C-1"}, None, None, id="a header that is there"),
+        pytest.param([WHY], {}, Reason.REQUEST_JUSTIFICATION_REQUIRED, "send Airgate-Justification", id="why"),
+        pytest.param(
+            [WHY], {"airgate_justification": "x" * 9}, Reason.REQUEST_JUSTIFICATION_REQUIRED,
+            "send Airgate-Justification", id="too short a reason",
+        ),
+        pytest.param(
+            [WHY], {"airgate_justification": "x" * 501}, Reason.REQUEST_JUSTIFICATION_REQUIRED,
+            "send Airgate-Justification", id="too long a reason",
+        ),
+        pytest.param(
+            [WHY], {"airgate_justification": "x" * 10 + "\x07"}, Reason.REQUEST_JUSTIFICATION_REQUIRED,
+            "send Airgate-Justification", id="a reason that rings a bell",
+        ),
+        pytest.param([WHY], {"airgate_justification": "month-end close"}, None, None, id="a reason"),
+        pytest.param([{"max_body": 9}], {}, None, None, id="no body under a limit"),
+        pytest.param(
+            [{"max_body": 9}], {"body": True, "content_length": "9"}, None, None, id="a body at the limit"
+        ),
+        pytest.param(
+            [{"max_body": 9}, {"max_body": 10}], {"body": True, "content_length": "10"},
+            Reason.REQUEST_BODY_TOO_LARGE, "at most 9 bytes", id="a body over the lower of two limits",
+        ),
+        pytest.param(
+            [{"max_body": 9}], {"body": True}, Reason.REQUEST_LENGTH_REQUIRED, "send Content-Length",
+            id="a body of no declared length",
+        ),
+        pytest.param(
+            [{"max_body": 9}], {"body": True, "content_length": "1, 1"}, Reason.REQUEST_LENGTH_REQUIRED,
+            "send Content-Length", id="a body of two lengths",
+        ),
+        pytest.param(
+            [{"max_body": 9}], {"body": True, "content_length": "\u00b2"}, Reason.REQUEST_LENGTH_REQUIRED,
+            "send Content-Length", id="a length that is no number",
+        ),
+        pytest.param(
+            [{"max_body": 9}], {"body": True, "content_length": "1" * 5000}, Reason.REQUEST_LENGTH_REQUIRED,
+            "send Content-Length", id="an endless length",
+        ),
+        pytest.param(
+            [{"asking": {"about": "any", "trust": []}}], {}, None, None, id="what only AuthZEN is asked about"
+        ),
+    ],
+)  # fmt: skip
+def test_obligations(
+    obligations: list[dict[str, Any]], request_: dict[str, Any], reason: Reason | None, told: str | None
+) -> None:
+    gate = obliging(*obligations)
+    sent = inbound(URL, method="POST", **{**bearing(), **request_})
+    if reason is None:
+        gate.relay(sent)
+        return
+    gate.refuse(sent, reason)
+    body = json.loads(gate.answer(sent).body)
+    assert body.get("detail", "").startswith(told or "")
+    assert body["contact"] == "finance@example.com"
+    assert gate.world.of("send") == []
+
+
+def test_the_justification_is_on_record() -> None:
+    gate = obliging(WHY)
+    gate.relay(asking(airgate_justification="month-end close"))
+    assert gate.world.lines("decision")[0]["justification"] == "month-end close"
+
+
+def per_minute(limit: int, *by: str) -> dict[str, Any]:
+    return {"rate_limit": [{"limit": limit, "per": 60, "by": list(by)}]}
+
+
+def test_a_rate_limit_refuses_when_it_is_used_up() -> None:
+    gate = obliging(per_minute(10, "subject"))
+    gate.world.limits["LIMIT_10_PER_60S"] = 2
+    gate.relay(asking())
+    gate.relay(asking())
+    line = gate.refuse(asking(), Reason.LIMIT_RATE)
+    assert line["detail"] == "more than 10 in 60 s by subject"
+    assert len(set(gate.world.of("allow"))) == 1
+    refused = gate.answer(asking())
+    assert (refused.status, refused.headers["retry-after"]) == (429, "60")
+
+
+def test_a_limit_that_the_gate_cannot_count_refuses() -> None:
+    gate = obliging(per_minute(7, "subject"))
+    line = gate.refuse(asking(), Reason.POLICY_OBLIGATION)
+    assert line["detail"] == "no rate-limiting binding LIMIT_7_PER_60S"
+
+
+@pytest.mark.parametrize(
+    ("by", "one", "other", "same"),
+    [
+        (["subject"], {"airgate_dag_id": "a"}, {"airgate_dag_id": "b"}, True),
+        (["subject", "dag"], {"airgate_dag_id": "a"}, {"airgate_dag_id": "b"}, False),
+        (["subject", "dag"], {"airgate_dag_id": "a"}, {}, False),
+        (["subject", "task"], {"airgate_task_id": "a"}, {"airgate_task_id": "b"}, False),
+        (["subject", "role"], {"airgate_role": "publisher"}, {}, False),
+        (["policy"], {"airgate_role": "publisher"}, {"airgate_dag_id": "b"}, True),
+    ],
+)
+def test_calls_are_counted_by_what_the_limit_says(
+    by: list[str], one: dict[str, str], other: dict[str, str], same: bool
+) -> None:
+    gate = obliging(per_minute(600, *by))
+    gate.relay(asking(**one))
+    gate.relay(asking(**other))
+    first, second = gate.world.of("allow")
+    assert (first == second) is same
+
+
+def test_limits_of_several_permits_are_all_counted() -> None:
+    gate = obliging(per_minute(600, "subject"), per_minute(300, "subject"), per_minute(600, "policy"))
+    gate.world.limits["LIMIT_300_PER_60S"] = 5
+    gate.relay(asking())
+    assert [binding for binding, _ in gate.world.of("allow")] == ["LIMIT_600_PER_60S", "LIMIT_300_PER_60S"]
+
+
+def test_a_call_that_is_refused_for_another_reason_is_not_counted() -> None:
+    gate = obliging(per_minute(600, "subject"), REQUIRE)
+    gate.refuse(asking(), Reason.REQUEST_HEADER_REQUIRED)
+    assert gate.world.of("allow") == []
+
+
+def test_the_country_is_asked_for_only_where_policy_asks() -> None:
+    gate = Gate()
+    gate.relay(asking())
+    assert gate.world.of("country") == []
+    gate = Gate(document(rule(conditions=[["when.country", ["DE"]]])))
+    gate.refuse(asking(), Reason.POLICY_NO_MATCH)
+    gate.world.from_country = "DE"
+    gate.relay(asking())
+    assert gate.world.lines("decision")[-1]["country"] == "DE"
+
+
+def test_the_clients_address_is_the_edges() -> None:
+    gate = Gate(document(rule(conditions=[["when.ip", ["192.0.2.0/24"]]])))
+    gate.refuse(asking(), Reason.POLICY_NO_MATCH)
+    gate.refuse(asking(x_forwarded_for="192.0.2.7"), Reason.POLICY_NO_MATCH)
+    gate.relay(asking(cf_connecting_ip="192.0.2.7"))
+
+
+def test_a_shard_that_cannot_be_read_refuses_its_upstream() -> None:
+    gate = Gate()
+    key = SHARD + document()["shards"]["ledger"]
+    gate.world.values[key] = OSError("away")
+    line = gate.refuse(asking(), Reason.POLICY_UNAVAILABLE)
+    assert line["subject"] == "finance-etl"
+
+
+def test_nobody_unknown_makes_the_gate_read_a_shard() -> None:
+    gate = Gate()
+    gate.refuse(inbound(URL), Reason.TOKEN_MISSING)
+    assert [key for key, _ in gate.world.of("kv") if key.startswith(SHARD)] == []
+
+
+QUESTION = "https://gate/access/v1/evaluation"
+QUESTIONS = "https://gate/access/v1/evaluations"
+MAY_ASK = rule(
+    id="ask",
+    owner="gate@example.com",
+    target={
+        "upstreams": ["-"],
+        "methods": ["POST"],
+        "paths": ["/access/v1/evaluation", "/access/v1/evaluations"],
+    },
+    obligations={"asking": {"about": "any", "trust": ["roles"]}},
+)
+MAY_DO = rule(
+    id="edit",
+    target={"upstreams": ["resource:todo"], "methods": ["edit"], "paths": ["/*"]},
+    conditions=[["subject.roles.any", ["editor"]]],
+    obligations={"watermark": "blue"},
+)
+
+
+def question(subject: str, *, roles: list[str]) -> dict[str, Any]:
+    return {
+        "subject": {"type": "user", "id": subject, "properties": {"roles": roles}},
+        "action": {"name": "edit"},
+        "resource": {"type": "todo", "id": "7"},
+    }
+
+
+def evaluating(gate: Gate, body: Any, url: str = QUESTION, **headers: str) -> Any:
+    gate.world.sent = json.dumps(body).encode()
+    named = {"content_type": "application/json", **headers}
+    return gate.answer(inbound(url, method="POST", body=True, **bearing(None, **named)))
+
+
+def test_a_question_is_answered_and_both_the_asker_and_the_subject_are_on_record() -> None:
+    gate = Gate(document(MAY_ASK, MAY_DO))
+    answer = evaluating(gate, question("mallory", roles=["editor"]), x_request_id="abc.7")
+    assert (answer.status, answer.headers["x-request-id"]) == (200, "abc.7")
+    body = json.loads(answer.body)
+    assert body["decision"] is True
+    assert body["context"]["obligations"][0]["type"] == "watermark"
+    (asked,) = gate.world.lines("evaluation")
+    assert (asked["number"], asked["subject"], asked["permits"]) == (0, "mallory", ["edit"])
+    (line,) = gate.world.lines("decision")
+    assert (line["page"], line["subject"], line["permits"]) == ("evaluation", "finance-etl", ["ask"])
+    assert gate.world.lines()[-2:] == [line, asked]  # a runtime may cut what is logged last
+    assert gate.world.of("send") == []
+
+
+def test_several_questions_are_one_request_and_each_is_counted() -> None:
+    gate = Gate(document(MAY_ASK, MAY_DO))
+    items = [question("a", roles=["editor"]), question("b", roles=[]), {"resource": 7}]
+    answer = evaluating(gate, {**question("x", roles=[]), "evaluations": items}, QUESTIONS)
+    found = json.loads(answer.body)["evaluations"]
+    assert [one["decision"] for one in found] == [True, False, False]
+    assert found[2]["context"]["error"]["status"] == 400
+    assert [line["number"] for line in gate.world.lines("evaluation")] == [0, 1]
+    assert len(gate.world.lines("decision")) == 1
+    assert len(gate.world.of("allow")) == 3
+
+
+def test_questions_are_limited_without_the_permits_asking_for_it() -> None:
+    gate = Gate(document(MAY_ASK, MAY_DO))
+    gate.world.limits["LIMIT_600_PER_60S"] = 0
+    assert evaluating(gate, question("a", roles=[])).status == 429
+    assert gate.world.lines("evaluation") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "code"),
+    [
+        pytest.param([], {}, 400, "request.body_invalid", id="a list"),
+        pytest.param({}, {}, 400, "request.body_invalid", id="nothing"),
+        pytest.param({}, {"content_type": "text/plain"}, 400, "request.body_invalid", id="another medium"),
+        pytest.param("x" * 70_000, {}, 413, "request.body_too_large", id="a book"),
+    ],
+)
+def test_a_question_that_is_none(body: Any, headers: dict[str, str], status: int, code: str) -> None:
+    gate = Gate(document(MAY_ASK, MAY_DO))
+    answer = evaluating(gate, body, x_request_id="7", **headers)
+    problem = json.loads(answer.body)
+    assert (answer.status, problem["code"], answer.headers["x-request-id"]) == (status, code, "7")
+    assert status == 413 or problem["detail"]
+    (line,) = gate.world.lines("decision")
+    assert (line["decision"], line["reason"]) == ("deny", code)
+
+
+def test_who_may_not_ask_is_told_nothing() -> None:
+    gate = Gate(document(rule(), MAY_DO))
+    answer = evaluating(gate, question("a", roles=[]))
+    assert (answer.status, json.loads(answer.body)["code"]) == (403, "policy.no_match")
+    assert gate.world.of("body") == []
+
+
+def test_the_address_of_a_question_has_no_other_method() -> None:
+    gate = Gate(document(MAY_ASK))
+    gate.refuse(asking(url=QUESTION), Reason.ROUTE_UNKNOWN_UPSTREAM)
+
+
+def test_a_question_about_an_upstream_whose_policy_is_away_is_not_answered() -> None:
+    bundle = document(MAY_ASK, MAY_DO)
+    gate = Gate(bundle)
+    gate.world.values[SHARD + bundle["shards"]["resource:todo"]] = OSError("away")
+    assert evaluating(gate, question("a", roles=["editor"])).status == 503
+
+
+def test_the_metadata_is_for_everyone() -> None:
+    gate = Gate()
+    answer = gate.answer(inbound("https://gate.example.com/.well-known/authzen-configuration"))
+    assert answer.status == 200
+    assert json.loads(answer.body)["policy_decision_point"] == "https://gate.example.com"
+    (line,) = gate.world.lines("decision")
+    assert (line["decision"], line["page"]) == ("permit", "authzen-configuration")

@@ -3,21 +3,25 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from language import examples, load
+from world import NOW, rule
 
+from conditions import Call
 from identity import (
     LONGEST,
     LONGEST_HEADER,
     MOST_GROUPS,
     MOST_ROLES,
     MOST_TAGS,
+    SAID,
     Grant,
     Mapping,
     act,
     identify,
 )
-from model import Denied, Fact, Identity, Reason
+from model import Decision, Denied, Fact, Identity, Reason, Target
 
 GROUPS = ("groups",)
 NESTED = ("realm", "access", "roles")
@@ -25,7 +29,7 @@ MAPPING = Mapping(
     id="company",
     kind_claim=("airgate_kind",),
     kind_default="workload",
-    attested=(("dag", ("airflow", "dag")), ("try", ("airflow", "try")), ("tags", ("airflow", "tags"))),
+    attested=tuple((field, ("airflow", field)) for field in ("dag", "try", "tags", "environment")),
     grants=(
         Grant("publisher", GROUPS, "publishers"),
         Grant("reader", GROUPS, "readers"),
@@ -41,34 +45,86 @@ def refused(work: Any, *arguments: Any) -> Reason:
     return caught.value.reason
 
 
+NESTS: dict[str, Any] = {"realm": {"access": {"roles": []}}}  # the nested claim is there, and grants nothing
+BOTH, READER = {"publisher", "reader"}, {"reader"}
 ROLES = [
-    pytest.param({}, "etl", set(), id="no claim, no role"),
-    pytest.param({"groups": []}, "etl", set(), id="an empty claim"),
-    pytest.param({"groups": None}, "etl", set(), id="a null claim"),
-    pytest.param({"groups": ["publishers"]}, "etl", {"publisher"}, id="a claim that holds the value"),
-    pytest.param({"groups": "publishers"}, "etl", {"publisher"}, id="a claim that is the value"),
-    pytest.param({"groups": ["x", "publishers", "readers"]}, "etl", {"publisher", "reader"}, id="two values"),
-    pytest.param({"groups": ["Publishers"]}, "etl", set(), id="another case is another value"),
-    pytest.param({"groups": ["publishers "]}, "etl", set(), id="a space makes another value"),
-    pytest.param({"groups": "publishers readers"}, "etl", set(), id="a string is one value, never a list"),
-    pytest.param({"realm": {"access": {"roles": ["read"]}}}, "etl", {"reader"}, id="a nested claim"),
-    pytest.param({"realm": {"access": ["roles"]}}, "etl", set(), id="a list on the way"),
-    pytest.param({"realm": "access"}, "etl", set(), id="a string on the way"),
-    pytest.param({"realm.access.roles": ["read"]}, "etl", set(), id="dots in a name are no path"),
-    pytest.param({"roles": ["read"]}, "etl", set(), id="the last name alone is no path"),
-    pytest.param({}, "svc-audit", {"auditor"}, id="the exact subject"),
-    pytest.param({}, "svc-audit-2", set(), id="a longer subject"),
-    pytest.param({}, "SVC-AUDIT", set(), id="the subject in upper case"),
-    pytest.param({"groups": ["svc-audit"]}, "etl", set(), id="the subject in a claim"),
-    pytest.param({"groups": ["g"] * MOST_GROUPS}, "etl", set(), id="as many groups as allowed"),
+    # claims, subject; roles granted, and those that a claim could grant which is not there
+    pytest.param({}, "etl", set(), BOTH, id="no claim, no role, but who knows"),
+    pytest.param({"groups": []}, "etl", set(), READER, id="an empty claim"),
+    pytest.param({"groups": [], **NESTS}, "etl", set(), set(), id="two empty claims"),
+    pytest.param({"groups": None}, "etl", set(), BOTH, id="a null claim is not there"),
+    pytest.param(NESTS, "etl", set(), BOTH, id="one claim of two"),
+    pytest.param({"groups": ["publishers"]}, "etl", {"publisher"}, READER, id="a claim that holds the value"),
+    pytest.param({"groups": "publishers"}, "etl", {"publisher"}, READER, id="a claim that is the value"),
+    pytest.param({"groups": ["x", "publishers", "readers"]}, "etl", BOTH, set(), id="two values"),
+    pytest.param({"groups": ["Publishers"]}, "etl", set(), READER, id="another case is another value"),
+    pytest.param({"groups": ["publishers "]}, "etl", set(), READER, id="a space makes another value"),
+    pytest.param(
+        {"groups": "publishers readers"}, "etl", set(), READER, id="a string is one value, never a list"
+    ),
+    pytest.param(
+        {"realm": {"access": {"roles": ["read"]}}}, "etl", READER, {"publisher"}, id="a nested claim"
+    ),
+    pytest.param({"realm": {"access": ["roles"]}}, "etl", set(), BOTH, id="a list on the way"),
+    pytest.param({"realm": "access"}, "etl", set(), BOTH, id="a string on the way"),
+    pytest.param({"realm.access.roles": ["read"]}, "etl", set(), BOTH, id="dots in a name are no path"),
+    pytest.param({"roles": ["read"]}, "etl", set(), BOTH, id="the last name alone is no path"),
+    pytest.param({}, "svc-audit", {"auditor"}, BOTH, id="the exact subject"),
+    pytest.param({}, "svc-audit-2", set(), BOTH, id="a longer subject"),
+    pytest.param({}, "SVC-AUDIT", set(), BOTH, id="the subject in upper case"),
+    pytest.param({"groups": ["svc-audit"]}, "etl", set(), READER, id="the subject in a claim"),
+    pytest.param({"groups": ["g"] * MOST_GROUPS}, "etl", set(), READER, id="as many groups as allowed"),
 ]
 
 
-@pytest.mark.parametrize(("claims", "subject", "granted"), ROLES)
-def test_roles_granted(claims: dict[str, Any], subject: str, granted: set[str]) -> None:
+@pytest.mark.parametrize(("claims", "subject", "granted", "unknown"), ROLES)
+def test_roles_granted_and_unknown(
+    claims: dict[str, Any], subject: str, granted: set[str], unknown: set[str]
+) -> None:
     assert identify(claims, subject, MAPPING) == Identity(
-        "company", subject, "workload", frozenset(granted), {}
+        "company", subject, "workload", frozenset(granted), {}, frozenset(unknown)
     )
+
+
+ASKED = [
+    # the claim, and how conditions see it; None: they don't
+    pytest.param("finance", ("finance",), id="a text"),
+    pytest.param("", ("",), id="an empty text"),
+    pytest.param(["x", "y"], ("x", "y"), id="texts"),
+    pytest.param([], (), id="an empty list is known to hold nothing"),
+    pytest.param(7, ("7",), id="a whole number"),
+    pytest.param(-7, ("-7",), id="a negative number"),
+    pytest.param(10**200, ("1" + "0" * 200,), id="a large number"),
+    pytest.param(True, ("true",), id="true"),
+    pytest.param([False, 0, "0"], ("false", "0", "0"), id="false and zero"),
+    pytest.param("x" * LONGEST, ("x" * LONGEST,), id="the longest text"),
+    pytest.param(["x"] * MOST_GROUPS, ("x",) * MOST_GROUPS, id="as many as allowed"),
+    pytest.param(None, None, id="null"),
+    pytest.param(1.5, None, id="a fraction"),
+    pytest.param(1.0, None, id="a number with a point"),
+    pytest.param({"a": "x"}, None, id="an object"),
+    pytest.param([["x"]], None, id="a list in the list"),
+    pytest.param(["x", None], None, id="null among texts"),
+    pytest.param(["x", {}], None, id="an object among texts"),
+    pytest.param("x" * (LONGEST + 1), None, id="a long text"),
+    pytest.param(10**LONGEST, None, id="a number as long"),
+    pytest.param(["x", "x" * (LONGEST + 1)], None, id="a long text among others"),
+    pytest.param(["x"] * (MOST_GROUPS + 1), None, id="too many, so perhaps cut off"),
+]
+
+
+@pytest.mark.parametrize(("value", "seen"), ASKED)
+def test_claims_that_policies_ask_for(value: Any, seen: tuple[str, ...] | None) -> None:
+    mapping = MAPPING._replace(claims=(("dep",), ("org", "unit"), ("more",)))
+    for claims, path in (({"dep": value}, ("dep",)), ({"org": {"unit": value}}, ("org", "unit"))):
+        asked = identify(claims | {"other": "x"}, "etl", mapping).claims
+        assert asked == ({} if seen is None else {path: seen})
+
+
+def test_a_claim_that_is_elsewhere_is_unknown_even_where_a_part_of_it_is_here() -> None:
+    mapping = MAPPING._replace(claims=(("dep",), ("org", "unit")))
+    claims = {"dep": ["x"], "org": {"unit": "u"}, "_claim_names": {"org": "src1"}}
+    assert identify(claims, "etl", mapping).claims == {("dep",): ("x",)}
 
 
 @pytest.mark.parametrize(
@@ -144,6 +200,7 @@ def test_without_a_claim_for_it_the_kind_is_the_default() -> None:
     [
         pytest.param({"dag": "close"}, {"dag": Fact("close", True)}, id="a dag"),
         pytest.param({"try": 2}, {"try": Fact("2", True)}, id="a number is written out"),
+        pytest.param({"environment": "prod"}, {"environment": Fact("prod", True)}, id="an environment"),
         pytest.param({"try": 0}, {"try": Fact("0", True)}, id="zero is a number too"),
         pytest.param({"tags": ["a", "b"]}, {"tags": Fact(("a", "b"), True)}, id="tags"),
         pytest.param({"tags": "a,b"}, {"tags": Fact(("a,b",), True)}, id="one tag, with a comma in it"),
@@ -186,6 +243,7 @@ IDENTITY = Identity("company", "etl", "workload", frozenset({"publisher", "reade
             "reader,publisher", ("reader", "publisher"), {"publisher", "reader"}, id="two without a space"
         ),
         pytest.param(" reader ", ("reader",), {"reader"}, id="spaces around it"),
+        pytest.param("reader".ljust(LONGEST_HEADER), ("reader",), {"reader"}, id="as long as allowed"),
         pytest.param("reader, reader", ("reader", "reader"), {"reader"}, id="one role twice"),
         pytest.param(
             ",".join(["reader"] * MOST_ROLES), ("reader",) * MOST_ROLES, {"reader"}, id="as many as allowed"
@@ -194,7 +252,7 @@ IDENTITY = Identity("company", "etl", "workload", frozenset({"publisher", "reade
 )
 def test_a_role_tag_narrows(tag: str | None, tagged: tuple[str, ...] | None, effective: set[str]) -> None:
     caller = act(IDENTITY, {} if tag is None else {"airgate-role": tag})
-    assert (caller.tagged, caller.effective, caller.identity) == (tagged, effective, IDENTITY)
+    assert (caller.tagged, caller.effective, caller.identity) == (tagged, frozenset(effective), IDENTITY)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +290,9 @@ def test_a_role_tag_that_is_refused(tag: str, reason: Reason) -> None:
         pytest.param({"airgate-run-id": "manual__1"}, {"run": Fact("manual__1", False)}, id="the run"),
         pytest.param({"airgate-try-number": "1"}, {"try": Fact("1", False)}, id="the try"),
         pytest.param({"airgate-map-index": "-1"}, {"map_index": Fact("-1", False)}, id="the map index"),
+        pytest.param(
+            {"airgate-environment": "prod"}, {"environment": Fact("prod", False)}, id="the environment"
+        ),
         pytest.param({"airgate-dag-tags": "a, b,c"}, {"tags": Fact(("a", "b", "c"), False)}, id="tags"),
         pytest.param({"airgate-run-id": "a,b"}, {"run": Fact("a,b", False)}, id="a run with a comma"),
         pytest.param(
@@ -263,6 +324,7 @@ def test_asserted_context(headers: dict[str, str], workload: dict[str, Fact]) ->
         pytest.param({"airgate-dag-id": ""}, id="an empty dag"),
         pytest.param({"airgate-dag-id": "a, b"}, id="two dag headers joined"),
         pytest.param({"airgate-task-id": "a, b"}, id="two task headers joined"),
+        pytest.param({"airgate-environment": "prod, test"}, id="two environments joined"),
         pytest.param({"airgate-try-number": "1, 2"}, id="two try headers joined"),
         pytest.param({"airgate-map-index": "1, 2"}, id="two map index headers joined"),
         pytest.param({"airgate-dag-id": "d" * (LONGEST + 1)}, id="a long dag"),
@@ -312,3 +374,58 @@ def test_roles_in_use_are_always_among_those_granted(granted: frozenset[str], ta
     else:
         assert caller.effective <= granted
         assert caller.identity.granted == granted
+
+
+def test_headers_that_are_read_are_the_ones_named() -> None:
+    """What is remembered of a token goes by them."""
+    assert set(SAID) == {
+        "airgate-role", "airgate-dag-id", "airgate-task-id", "airgate-run-id", "airgate-try-number",
+        "airgate-map-index", "airgate-dag-tags", "airgate-environment",
+    }  # fmt: skip
+
+
+CLAIMS = st.fixed_dictionaries(
+    {},
+    optional={
+        "groups": st.lists(st.sampled_from(["publishers", "readers", "x"]), max_size=2),
+        "realm": st.sampled_from([{"access": {"roles": ["read"]}}, {"access": {}}, {}]),
+        "dep": st.sampled_from(["x", "y", ["x", "y"], []]),
+    },
+)
+POLICIES = [
+    rule(id=f"{effect}-{number}-{second}", effect=effect, conditions=rows)
+    for effect in ("permit", "forbid")
+    for number, first in enumerate(
+        [
+            *(
+                ["subject.roles." + each, values]
+                for each in ("any", "all", "none")
+                for values in (["reader"], ["auditor", "publisher"])
+            ),
+            *(["subject.claims." + each, ["dep"], ["x"]] for each in ("any", "all", "none")),
+        ]
+    )
+    for second, rows in enumerate([[first], [first, ["subject.id", ["etl"]]]])
+]
+
+
+@given(
+    CLAIMS,
+    st.sampled_from(["groups", "realm", "dep"]),
+    st.sampled_from(["etl", "svc-audit"]),
+    st.lists(st.sampled_from(POLICIES), max_size=3, unique_by=lambda each: str(each["id"])),
+)
+@settings(max_examples=examples(500))
+def test_a_token_with_a_claim_less_never_opens_the_gate(
+    claims: dict[str, Any], name: str, subject: str, policies: list[dict[str, Any]]
+) -> None:
+    mapping = MAPPING._replace(claims=(("dep",),))
+    shard = load("ledger", *policies)
+
+    def decide(held: dict[str, Any]) -> Decision:
+        who = act(identify(held, subject, mapping), {})
+        return shard.decide(Call(who, Target("GET", "ledger", ("v1",), "/v1", ""), NOW))
+
+    before, after = decide(claims), decide({key: value for key, value in claims.items() if key != name})
+    assert before.permit or not after.permit
+    assert set(before.forbids) <= set(after.forbids)

@@ -11,6 +11,8 @@ from world import (
     KEY,
     NOW,
     POINTER,
+    SHARD,
+    UTC,
     World,
     canonical,
     digest,
@@ -26,7 +28,8 @@ from bundle import Bundle
 from identity import Mapping, identify
 from keys import FRESH, USABLE, Keyring
 from model import Denied, Reason
-from state import EMPTY, GENERATION, MOST_ACTING, PATIENCE, REFRESH, SLOW, WAIT, Seen, State
+from shard import EMPTY, Shard
+from state import AGAIN, GENERATION, MOST_ACTING, PATIENCE, REFRESH, SLOW, WAIT, WARN, Seen, State
 
 OLD, NEW = document(), document(rule(id="another"))
 
@@ -170,7 +173,7 @@ def bad_pointers() -> list[Any]:
         pytest.param(None, None, id="the pointer is gone"),
         pytest.param("", None, id="the pointer is empty"),
         pytest.param("{", None, id="the pointer is cut short"),
-        pytest.param(canonical(pointer(new, 2, format=2)), new, id="the pointer has a newer format"),
+        pytest.param(canonical(pointer(new, 2, format=3)), new, id="the pointer has a newer format"),
         pytest.param(canonical(pointer(new, 2, more=1)), new, id="the pointer has a member more"),
         pytest.param(OSError("away"), None, id="KV is away"),
         pytest.param(TimeoutError(), None, id="KV does not answer"),
@@ -181,7 +184,7 @@ def bad_pointers() -> list[Any]:
         pytest.param(canonical(pointer(new, 2)), "", id="the bundle is empty"),
         pytest.param(canonical(pointer("[" * 9999, 2)), "[" * 9999, id="the bundle is 9,999 brackets"),
         pytest.param(
-            canonical(pointer('{"format":2}', 2)), '{"format":2}', id="the bundle has a newer format"
+            canonical(pointer('{"format":3}', 2)), '{"format":3}', id="the bundle has a newer format"
         ),
     ]
 
@@ -193,7 +196,7 @@ def break_(world: World, named: str | Exception | None, bundle: str | Exception 
     if bundle is not None and isinstance(named, str):
         world.values[BUNDLE + digest(canonical(NEW))] = bundle
         if isinstance(bundle, str):
-            for text in ("[" * 9999, '{"format":2}'):
+            for text in ("[" * 9999, '{"format":3}'):
                 world.values.setdefault(BUNDLE + digest(text), text)
 
 
@@ -270,14 +273,14 @@ def test_without_any_policy_the_store_is_asked_once_a_second(world: World) -> No
     world.broken["kv"] = OSError("away")
     state = State()
     for step in range(5):
-        world.clock = NOW + step * EMPTY / 5
+        world.clock = NOW + step * AGAIN / 5
         unavailable(state, world)
     assert reads(world) == 1
-    world.clock = NOW + EMPTY
+    world.clock = NOW + AGAIN
     unavailable(state, world)
     assert reads(world) == 2
     world.broken.clear()
-    world.clock += EMPTY
+    world.clock += AGAIN
     assert current(state, world) == version(OLD)
 
 
@@ -478,15 +481,39 @@ def test_a_role_tag_that_is_refused_is_refused_every_time(state: State, world: W
 
 def test_the_report_of_a_state_that_has_nothing() -> None:
     assert State().report(NOW) == {
-        "bundle": {"version": None, "sequence": None, "age": None, "read": NOW, "error": None},
+        "bundle": {
+            "version": None,
+            "sequence": None,
+            "age": None,
+            "read": NOW,
+            "error": None,
+            "zones_until": None,
+        },
+        "shards": {},
+        "warnings": [],
         "issuers": {},
     }
 
 
 def test_the_report(state: State, world: World) -> None:
     keys = {"keys": 0, "age": None, "error": None}
-    bundle = {"version": version(OLD), "sequence": 1, "age": 65, "read": 5.0, "error": None}
-    assert state.report(NOW + 5) == {"bundle": bundle, "issuers": {"company": keys}}
+    bundle = {
+        "version": version(OLD),
+        "sequence": 1,
+        "age": 65,
+        "read": 5.0,
+        "error": None,
+        "zones_until": None,
+    }
+    unread = {"policies": None, "error": None}
+    assert state.report(NOW + 5) == {
+        "bundle": bundle,
+        "shards": {"-": unread, "ledger": unread},
+        "warnings": [],
+        "issuers": {"company": keys},
+    }
+    shard(state, world)
+    assert state.report(NOW + 5)["shards"]["ledger"] == {"policies": 1, "error": None}
     seen(state, world)
     assert state.report(NOW + 5)["issuers"]["company"] == {"keys": 1, "age": 5, "error": None}
     world.pages[JWKS_URI] = OSError("answered 500")
@@ -502,3 +529,153 @@ def test_the_report(state: State, world: World) -> None:
     world.broken["kv"] = OSError("away")
     run(state.refresh(world, SLOW))
     assert state.report(NOW + 5)["bundle"]["error"] == "OSError: away"
+
+
+HOURS = rule(id="hours", conditions=[["when.time", "Etc/UTC", ["mon"], 0, 60]])
+
+
+@pytest.mark.parametrize(
+    ("before", "warned"),
+    [
+        pytest.param(WARN + 1, False, id="not before the last 90 days"),
+        pytest.param(WARN - 1, True, id="within the last 90 days"),
+        pytest.param(-1, True, id="after the end"),
+    ],
+)
+def test_the_report_warns_before_the_time_zones_end(before: float, warned: bool) -> None:
+    world, state = World(document(HOURS)), State()
+    run(state.current(world))
+    assert bool(state.report(UTC["until"] - before)["warnings"]) is warned
+
+
+def shard(state: State, world: World, upstream: str = "ledger") -> Shard:
+    """The shard of an upstream, read if need be."""
+    assert state.bundle is not None
+    found = run(state.shard(state.bundle, upstream, world))
+    assert isinstance(found, Shard)
+    return found
+
+
+def shard_reads(world: World) -> list[str]:
+    return [key for key, _ in world.of("kv") if key.startswith(SHARD)]
+
+
+def no_shard(state: State, world: World, upstream: str = "ledger") -> Denied:
+    with pytest.raises(Denied) as caught:
+        shard(state, world, upstream)
+    assert caught.value.reason is Reason.POLICY_UNAVAILABLE
+    return caught.value
+
+
+def test_a_shard_is_read_when_it_is_asked_for_and_then_kept(state: State, world: World) -> None:
+    assert state.bundle is not None
+    assert state.held(state.bundle, "ledger") is None
+    first = shard(state, world)
+    assert shard_reads(world) == [SHARD + OLD["shards"]["ledger"]]
+    assert shard(state, world) is first
+    assert state.held(state.bundle, "ledger") is first
+    assert len(shard_reads(world)) == 1
+
+
+def test_an_upstream_that_no_policy_names_has_nothing_to_be_read(state: State, world: World) -> None:
+    assert shard(state, world, "crm") is EMPTY
+    assert shard(state, world, "no-such") is EMPTY
+    assert world.happened == []
+
+
+BROKEN_SHARDS = [
+    pytest.param(None, id="it is not there yet"),
+    pytest.param("{}", id="it has another hash"),
+    pytest.param(OSError("away"), id="KV is away"),
+    pytest.param(TimeoutError(), id="KV does not answer"),
+]
+
+
+@pytest.mark.parametrize("value", BROKEN_SHARDS)
+def test_a_shard_that_cannot_be_read_closes_its_upstream_only(state: State, world: World, value: Any) -> None:
+    good = shard(state, world, "-")
+    key = SHARD + OLD["shards"]["ledger"]
+    text = world.values.pop(key)
+    if value is not None:
+        world.values[key] = value
+    no_shard(state, world)
+    (line,) = world.lines("bundle")
+    assert (line["result"], line["bundle"]) == ("refused", version(OLD))
+    assert shard(state, world, "-") is good
+    assert state.report(NOW)["shards"]["ledger"]["error"] == line["detail"]
+    # Within a second it is not asked for again, whoever asks.
+    no_shard(state, world)
+    assert len(shard_reads(world)) == 2
+    world.values[key] = text
+    world.clock += AGAIN
+    assert shard(state, world).policies == 1
+    assert state.report(NOW)["shards"]["ledger"]["error"] is None
+
+
+def published(state: State, world: World, bundle: dict[str, Any]) -> None:
+    world.publish(bundle, 2)
+    world.clock += WAIT + 1
+    run(state.refresh(world, SLOW))
+
+
+def test_a_shard_that_did_not_change_is_kept_across_bundles(state: State, world: World) -> None:
+    kept = shard(state, world)
+    world.happened.clear()
+    published(state, world, {**OLD, "roles": {**OLD["roles"], "another": []}})
+    assert state.sequence == 2
+    assert shard(state, world) is kept
+    assert shard_reads(world) == []
+
+
+def test_a_new_bundle_brings_the_successors_of_the_shards_in_use(state: State, world: World) -> None:
+    before = shard(state, world)
+    world.happened.clear()
+    published(state, world, NEW)
+    assert shard_reads(world) == [SHARD + NEW["shards"]["ledger"]]
+    assert shard(state, world) is not before
+    assert len(shard_reads(world)) == 1
+
+
+def test_an_upstream_that_loses_all_its_policies_denies(state: State, world: World) -> None:
+    shard(state, world)
+    published(state, world, {**OLD, "shards": {"-": OLD["shards"]["-"]}})
+    assert shard(state, world) is EMPTY
+
+
+@pytest.mark.parametrize("value", BROKEN_SHARDS)
+def test_a_bundle_is_refused_whole_when_a_successor_cannot_be_read(
+    state: State, world: World, value: Any
+) -> None:
+    before = shard(state, world)
+    world.happened.clear()
+    world.publish(NEW, 2)
+    key = SHARD + NEW["shards"]["ledger"]
+    del world.values[key]
+    if value is not None:
+        world.values[key] = value
+    run(state.refresh(world, SLOW))
+    assert (state.version, state.sequence) == (version(OLD), 1)
+    assert shard(state, world) is before
+    (line,) = world.lines("bundle")
+    assert (line["result"], line["bundle"]) == ("refused", version(OLD))
+
+
+def test_the_shards_loaded_first_go_when_there_are_too_many(
+    state: State, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("state.MOST_KEPT", 10)
+    shard(state, world, "-")
+    assert state.bundle is not None
+    assert state.held(state.bundle, "-") is not None  # one is always kept
+    shard(state, world, "ledger")
+    assert state.held(state.bundle, "-") is None
+    assert state.held(state.bundle, "ledger") is not None
+
+
+def test_a_shard_of_a_bundle_that_is_no_longer_in_force_is_used_once(state: State, world: World) -> None:
+    old = state.bundle
+    assert old is not None
+    published(state, world, NEW)
+    found = run(state.shard(old, "ledger", world))
+    assert isinstance(found, Shard)
+    assert state.held(old, "ledger") is None

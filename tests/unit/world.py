@@ -6,11 +6,23 @@ just that. Ports are plain coroutines that never suspend.
 
 import hashlib
 import json
+import sys
 from base64 import urlsafe_b64encode
 from collections.abc import Coroutine
-from typing import Any
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from model import Inbound, Outbound, UpstreamAnswer
+from model import Denied, Inbound, Outbound, Reason, UpstreamAnswer
+
+if TYPE_CHECKING:
+    from airgate.policy import index
+else:
+    # By its file: it needs the standard library only, but its package the whole command, which isn't in a Worker.
+    _file = Path(__file__).resolve().parents[2] / "airgate" / "policy" / "index.py"
+    _spec = spec_from_file_location("index", _file)
+    index = sys.modules["index"] = module_from_spec(_spec)
+    _spec.loader.exec_module(index)
 
 NOW = 1_800_000_000.0
 ISSUER = "https://login.example.com"
@@ -18,6 +30,7 @@ JWKS_URI = "https://login.example.com/keys"
 AUDIENCE = "https://gate.example.com"
 POINTER = "policy/current"
 BUNDLE = "policy/bundle/"
+SHARD = "policy/shard/"
 ABSENT: Any = object()  # as a member's value: leave that member out
 
 
@@ -113,27 +126,72 @@ def token(header: dict[str, Any] | None = None, **claims: Any) -> str:
     return compact(without(HEADER, **(header or {})), without(CLAIMS, **claims))
 
 
-ANYONE: dict[str, Any] = {"any": [], "all": [], "none": []}
+UTC: dict[str, Any] = {"starts": [0], "offsets": [0], "until": 1_893_456_000}  # 2030-01-01
+BERLIN: dict[str, Any] = {  # on the last Sundays of March and October, at 01:00 UTC, until 2029-01-01
+    "starts": [1_761_440_400, 1_774_746_000, 1_792_890_000, 1_806_195_600, 1_824_944_400, 1_837_645_200,
+               1_856_394_000],
+    "offsets": [3600, 7200, 3600, 7200, 3600, 7200, 3600],
+    "until": 1_861_916_400,
+}  # fmt: skip
+ZONES = {"Etc/UTC": UTC, "Europe/Berlin": BERLIN}
 
 
 def rule(**changes: Any) -> dict[str, Any]:
-    """A policy as bundles write it, with changes: finance publishers may do anything below /v1 of the ledger."""
+    """A policy, with changes: finance publishers may do anything below /v1 of the ledger.
+
+    Conditions are rows as shards hold them. Obligations, too.
+    """
     policy: dict[str, Any] = {
         "id": "publish",
-        "description": "Month-end close",
         "owner": "finance@example.com",
         "effect": "permit",
         "mode": "enforce",
-        "subject": {
-            "issuers": None,
-            "ids": None,
-            "kinds": None,
-            "roles": {"any": ["publisher"], "all": [], "none": []},
-        },
-        "workload": None,
         "target": {"upstreams": ["ledger"], "methods": ["*"], "paths": ["/v1/**"]},
+        "conditions": [["subject.roles.any", ["publisher"]]],
+        "obligations": None,
     }
-    return without(policy, **changes)
+    assert policy.keys() >= changes.keys(), f"a policy has no {', '.join(changes.keys() - policy.keys())}"
+    return policy | changes
+
+
+def shards(*policies: dict[str, Any]) -> dict[str, str]:
+    """The text of the shard of every upstream that the policies name."""
+    upstreams = sorted({name for each in policies for name in each["target"]["upstreams"]})
+    return {
+        upstream: canonical(
+            index.shard(
+                upstream,
+                [
+                    index.Rule(
+                        each["id"],
+                        each["owner"],
+                        each["effect"],
+                        each["mode"] == "shadow",
+                        each["target"]["methods"],
+                        each["target"]["paths"],
+                        each["conditions"],
+                        each["obligations"],
+                    )
+                    for each in policies
+                    if upstream in each["target"]["upstreams"]
+                ],
+                ZONES,
+            )
+        )
+        for upstream in upstreams
+    }
+
+
+def asked(*policies: dict[str, Any]) -> list[list[str]]:
+    """The paths of the claims that the policies' conditions read."""
+    rows = [row for each in policies for row in each["conditions"]]
+    compared = {name for row in rows if row[0] == "when.equals" for name in row[1:3]}
+    paths = {tuple(row[1]) for row in rows if row[0].startswith("subject.claims.")}
+    paths |= {(name.removeprefix("subject."),) for name in compared if name.startswith("subject.")}
+    return [list(path) for path in sorted(paths - {("id",), ("issuer",), ("kind",)})]
+
+
+MADE: dict[str, str] = {}  # every shard that document() has made, by its SHA-256
 
 
 def document(*policies: dict[str, Any]) -> dict[str, Any]:
@@ -143,8 +201,12 @@ def document(*policies: dict[str, Any]) -> dict[str, Any]:
         target={"upstreams": ["-"], "methods": ["GET"], "paths": ["/health"]},
         owner="gate@example.com",
     )
+    policies = policies or (rule(), health)
+    texts = shards(*policies)
+    MADE.update({digest(text): text for text in texts.values()})
+    zones = {row[1] for each in policies for row in each["conditions"] if row[0] == "when.time"}
     return {
-        "format": 1,
+        "format": 2,
         "issuers": {
             "company": {
                 "issuer": ISSUER,
@@ -154,6 +216,7 @@ def document(*policies: dict[str, Any]) -> dict[str, Any]:
                 "type": "at+jwt",
                 "max_lifetime": 3600,
                 "clock_skew": 60,
+                "authorized_parties": ["finance-etl"],
                 "kind": {"claim": ["airgate_kind"], "default": "workload"},
                 "attested": {"dag": ["airflow", "dag"]},
             }
@@ -179,8 +242,16 @@ def document(*policies: dict[str, Any]) -> dict[str, Any]:
                 "log_path": False,
             },
         },
-        "policies": list(policies) or [rule(), health],
+        "claims": asked(*policies),
+        "shards": {upstream: digest(text) for upstream, text in texts.items()},
+        "zones_until": min([ZONES[zone]["until"] for zone in zones], default=None),
     }
+
+
+def contents(*policies: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """What KV holds of the policies: the bundle's text, and the shards' by their SHA-256."""
+    bundle = document(*policies)
+    return canonical(bundle), {name: MADE[name] for name in bundle["shards"].values()}
 
 
 def canonical(value: Any) -> str:
@@ -195,7 +266,7 @@ def pointer(text: str, sequence: int = 1, **changes: Any) -> dict[str, Any]:
     """The pointer to a bundle's text, with changes."""
     return without(
         {
-            "format": 1,
+            "format": 2,
             "sequence": sequence,
             "bundle": digest(text),
             "published_at": NOW - 60,
@@ -232,14 +303,18 @@ class World:
         self.values: dict[str, str | Exception] = {}
         self.pages: dict[str, bytes | Exception] = {JWKS_URI: jwks(KEY)}
         self.answer: UpstreamAnswer | Exception = UpstreamAnswer(200, "native")
+        self.from_country: str | None = None
+        self.limits = {"LIMIT_600_PER_60S": 1000}  # calls that each rate-limiting binding still allows
+        self.sent = b""  # the request's body
         self.broken: dict[str, Exception] = {}  # ports that fail, by name
         self.happened: list[tuple[str, Any]] = []
         self.deferred: list[Coroutine[Any, Any, Any]] = []
         self.publish(bundle or document())
 
     def publish(self, bundle: dict[str, Any], sequence: int = 1) -> str:
-        """Put a bundle and the pointer to it into KV. Returns its digest."""
+        """Put a bundle, its shards and the pointer to it into KV. Returns its digest."""
         text = canonical(bundle)
+        self.values |= {SHARD + name: MADE[name] for name in bundle["shards"].values()}
         self.values[BUNDLE + digest(text)] = text
         self.values[POINTER] = canonical(pointer(text, sequence))
         return digest(text)
@@ -275,6 +350,23 @@ class World:
 
     def defer(self, work: Coroutine[Any, Any, Any]) -> None:
         self.deferred.append(work)
+
+    def country(self) -> str | None:
+        self._enter("country", None)
+        return self.from_country
+
+    async def allow(self, binding: str, key: str) -> bool:
+        self._enter("allow", (binding, key))
+        if binding not in self.limits:
+            raise LookupError(binding)
+        self.limits[binding] -= 1
+        return self.limits[binding] >= 0
+
+    async def body(self, limit: int) -> bytes:
+        self._enter("body", limit)
+        if len(self.sent) > limit:
+            raise Denied(Reason.REQUEST_BODY_TOO_LARGE)
+        return self.sent
 
     async def kv(self, key: str, timeout: float) -> str | None:
         self._enter("kv", (key, timeout))

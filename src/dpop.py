@@ -1,0 +1,285 @@
+"""DPoP (RFC 9449): a token that is bound to a key counts only beside a proof that the caller holds the key.
+
+A proof is a JWT that the caller signs for one request: where it goes (`htm`, `htu`), when (`iat`), beside which token
+(`ath`), and once (`jti`). All of that is checked before the signature, and the signature before the proof is used up,
+so nobody without the key can use up its proofs or fill the memory of them. A nonce is neither asked for nor given.
+"""
+
+import json
+import re
+from base64 import urlsafe_b64encode
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from document import read_base64url, read_object
+from keys import ALGORITHMS as _SIGNED_BY
+from keys import Key, read_key
+from model import Denied, Reason
+
+MAX_PROOF = 4096  # characters
+MAX_JTI = 256  # characters
+MOST_QUOTES = 128  # in a header, or in the claims: 64 names and values
+MOST_BRACKETS = 16
+PAST = 60.0  # seconds for which a proof holds
+FUTURE = 5.0  # seconds by which a caller's clock may be ahead
+
+MOST = 65_536  # proofs remembered; 100 bytes each
+SHARE = MOST // 4  # of them, one caller's: others' calls don't fail because of a flood of its own
+SLOT = 10  # seconds of proofs that are forgotten together
+
+# RFC 9864 calls EdDSA with Ed25519 by the curve's name.
+ALGORITHMS = tuple(sorted({*_SIGNED_BY, "Ed25519"}))
+
+_COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
+# Parameters that would change what is signed, or name a key that is not in the proof.
+_HEADER_REFUSED = frozenset({"b64", "crit", "enc", "jku", "x5c", "x5u", "zip"})
+_THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")
+
+_URL = re.compile(
+    r"(https?)://(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::([0-9]{0,5}))?(/[^?#]*)?(?:[?#].*)?",
+    re.ASCII | re.IGNORECASE | re.DOTALL,
+)
+_PORT = {"http": 80, "https": 443}
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+class Binding:
+    """The key that a token is bound to, and what is kept from one of its proofs to the next."""
+
+    __slots__ = ("ath", "header", "jkt", "known", "owner")
+
+    def __init__(self, jkt: str, token: str, owner: bytes) -> None:
+        self.jkt = jkt  # thumbprint of the key (RFC 7638)
+        self.ath = _digest(token.encode("ascii"))
+        self.owner = owner  # stands for issuer and subject, who may have many keys
+        self.header = ""  # of the last proof that was believed, encoded: a client's is always the same
+        self.known: tuple[str, Key] | None = None  # what that header says: algorithm and key
+
+    def keep(self, proof: "Proof") -> None:
+        """Keep the header of a proof whose signature is right, so that the next one need not be read again."""
+        self.header, self.known = proof.header, (proof.algorithm, proof.key)
+
+
+class Proof(NamedTuple):
+    """A proof that is right for its request. Its signature has not been checked, nor that it is the first use."""
+
+    header: str  # encoded
+    algorithm: str
+    key: Key
+    signed: bytes  # what the signature covers
+    signature: bytes
+    owner: bytes  # stands for the token's issuer and subject
+    use: bytes  # stands for the key and `jti`: no two proofs may have the same
+    until: float  # seconds since the epoch, from which on the proof is too old anyway
+
+
+def _digest(data: bytes) -> str:
+    return urlsafe_b64encode(sha256(data).digest()).rstrip(b"=").decode("ascii")
+
+
+def _invalid(why: str) -> Denied:
+    return Denied(Reason.TOKEN_PROOF_INVALID, why)
+
+
+def thumbprint(jwk: dict[str, str]) -> str:
+    """RFC 7638 §3 of a JWK that has its required members only, as `Key.jwk` does."""
+    return _digest(json.dumps(jwk, sort_keys=True, separators=(",", ":")).encode("utf-8"))
+
+
+def binding(claims: dict[str, Any], token: str) -> Binding | None:
+    """What binds a valid token to its sender (RFC 7800 §3.1, RFC 9449 §6.1). None: nothing, it is a bearer token.
+
+    Raises Denied `token.claims` for any other way of binding, such as a client certificate's (RFC 8705): a gate that
+    did not look at it would make a bearer token of it.
+    """
+    if "cnf" not in claims:
+        return None
+    confirmation = claims["cnf"]
+    if not isinstance(confirmation, dict) or confirmation.keys() != {"jkt"}:
+        raise Denied(Reason.TOKEN_CLAIMS, "cnf is not jkt alone: bound in a way that cannot be checked here")
+    jkt = confirmation["jkt"]
+    if not isinstance(jkt, str) or _THUMBPRINT.fullmatch(jkt) is None:
+        raise Denied(Reason.TOKEN_CLAIMS, "cnf.jkt is not a SHA-256 thumbprint")
+    return Binding(jkt, token, sha256(f"{claims['iss']}\n{claims['sub']}".encode()).digest()[:8])
+
+
+def refuse_unbound(scheme: str, headers: dict[str, str]) -> None:
+    """A token that is bound to no key is no DPoP token, and a proof beside it proves nothing: say so."""
+    if scheme == "dpop":
+        raise Denied(Reason.TOKEN_SCHEME, "a bearer token under the scheme DPoP")
+    if "dpop" in headers:
+        raise _invalid("beside a token that is bound to no key")
+
+
+def read(bound: Binding, scheme: str, headers: dict[str, str], method: str, url: str, now: float) -> Proof:
+    """The proof that came with a bound token, checked against its request (RFC 9449 §4.3, §7.1). No I/O.
+
+    `scheme`: of Authorization, in lower case; empty when the token came in `Airgate-Token`. `url`: the request's own.
+    What is left to do: verify the signature with `Proof.key`, then `Replays.claim` and `Binding.keep`. Raises Denied
+    `token.scheme`, `token.proof_missing` or `token.proof_invalid`.
+    """
+    if scheme == "bearer":  # RFC 9449 §7.2: or whoever steals the token could drop the proof
+        raise Denied(Reason.TOKEN_SCHEME, "a bound token under the scheme Bearer")
+    text = headers.get("dpop")
+    if text is None:
+        raise Denied(Reason.TOKEN_PROOF_MISSING)
+    if len(text) > MAX_PROOF:
+        raise _invalid(f"longer than {MAX_PROOF} characters")
+    parts = _COMPACT.fullmatch(text)
+    if parts is None:  # two headers arrive joined by a comma
+        raise _invalid("not one of three parts of base64url")
+    first, middle, last = parts.groups()
+    try:
+        known = bound.known if bound.header == first else None
+        algorithm, key = known or _header(_read(first), bound.jkt)
+        claims = _read(middle)
+        signature = read_base64url(last)
+    except ValueError as error:
+        raise _invalid(str(error)) from None
+    if not key.fits(algorithm, signature):
+        raise _invalid("the algorithm is not the key's, or the signature has another length than its")
+    use, until = _claims(claims, bound, method, url, now)
+    signed = text[: len(first) + 1 + len(middle)].encode("ascii")
+    return Proof(first, algorithm, key, signed, signature, bound.owner, use, until)
+
+
+def _read(part: str) -> dict[str, Any]:
+    """A JSON object that takes little work to read; ValueError otherwise."""
+    octets = read_base64url(part)
+    # Every isolate hashes alike, so names can be chosen to collide; and every object takes its time.
+    if octets.count(b'"') > MOST_QUOTES or octets.count(b"{") + octets.count(b"[") > MOST_BRACKETS:
+        raise ValueError("more values than a proof has")
+    return read_object(octets, limit=MAX_PROOF, depth=4)
+
+
+def _header(header: dict[str, Any], jkt: str) -> tuple[str, Key]:
+    """The algorithm and the key of a proof's header. Raises Denied and ValueError."""
+    if header.get("typ") != "dpop+jwt":
+        raise _invalid("typ is not dpop+jwt")
+    if not _HEADER_REFUSED.isdisjoint(header):
+        raise _invalid("a header parameter that is never accepted")
+    algorithm, jwk = header.get("alg"), header.get("jwk")
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+        raise _invalid("alg is not accepted")
+    key = read_key(jwk)
+    if thumbprint(key.jwk) != jkt:
+        raise _invalid("by another key than the one that the token is bound to")
+    return "EdDSA" if algorithm == "Ed25519" else algorithm, key
+
+
+def _claims(claims: dict[str, Any], bound: Binding, method: str, url: str, now: float) -> tuple[bytes, float]:
+    """What the proof's single use is known by, and when it ends. Raises Denied."""
+    jti, htm, htu = claims.get("jti"), claims.get("htm"), claims.get("htu")
+    if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI:
+        raise _invalid("jti is missing or not a short string")
+    if htm != method:
+        raise _invalid("htm is another method")
+    if not isinstance(htu, str) or (named := _address(htu)) is None:
+        raise _invalid("htu is missing or not an http address")
+    if named != (asked := _address(url)):
+        same_path = asked is not None and named[1] == asked[1]
+        raise _invalid(
+            f"htu is of another origin, {named[0]!r:.80}" if same_path else "htu is another address"
+        )
+    issued, expires, begins = _time(claims, "iat"), _time(claims, "exp"), _time(claims, "nbf")
+    if issued is None or issued > now + FUTURE or now > issued + PAST:
+        raise _invalid("iat is missing" if issued is None else f"made {now - issued:.0f} s ago")
+    # RFC 9449 does not ask for these two, but what a signer says of its JWT holds (RFC 7519 §4.1.4, §4.1.5).
+    if (expires is not None and now >= expires) or (begins is not None and begins > now + FUTURE):
+        raise _invalid("outside of its own exp or nbf")
+    if claims.get("ath") != bound.ath:
+        raise _invalid("ath is missing or another token's")
+    return sha256(f"{bound.jkt}.{jti}".encode()).digest()[:16], issued + PAST
+
+
+def _time(claims: dict[str, Any], name: str) -> float | None:
+    value = claims.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 2**53:
+        raise _invalid(f"{name} is not a NumericDate")
+    return value
+
+
+def _normal(match: re.Match[str]) -> str:
+    character = chr(int(match[1], 16))
+    return character if character in _UNRESERVED else match[0].upper()
+
+
+def _address(url: str) -> tuple[str, str] | None:
+    """Origin and path of an http address, each in one spelling (RFC 3986 §6.2.2, §6.2.3). None: it is not one."""
+    parts = _URL.fullmatch(url)
+    if parts is None:
+        return None
+    scheme, host, port, path = parts.groups()
+    scheme, path = scheme.lower(), path or "/"
+    number = int(port) if port else _PORT[scheme]
+    if "%" in path:
+        path = _ESCAPE.sub(_normal, path)
+    if "/." in path:
+        path = _without_dots(path)
+    return f"{scheme}://{host.lower()}:{number}", path
+
+
+def _without_dots(path: str) -> str:
+    """RFC 3986 §5.2.4, for a path that begins with a slash."""
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for segment in segments:
+        if segment == "..":
+            del kept[-1:]
+        elif segment != ".":
+            kept.append(segment)
+    if segments[-1] in (".", ".."):
+        kept.append("")
+    return "/" + "/".join(kept)
+
+
+class Replays:
+    """Which proofs this isolate has seen, for as long as each could be used again.
+
+    Best effort: another isolate does not know of them. A store that all share would keep the same: `Proof.use`, until
+    `Proof.until`.
+    """
+
+    def __init__(self) -> None:
+        # By when the proofs end: their uses, and how many of them are whose. Nine slots at most.
+        self._slots: dict[int, tuple[set[bytes], dict[bytes, int]]] = {}
+
+    def __len__(self) -> int:
+        return sum([len(uses) for uses, _ in self._slots.values()])
+
+    def claim(self, proof: Proof, now: float) -> None:
+        """Use a proof up, at once: nothing is awaited between looking and noting.
+
+        Raises Denied `token.proof_replayed`, and `limit.proofs` when there is no room: what is not remembered could be
+        replayed. An issuer's subject has one share of the room, however many keys it has.
+        """
+        # A slot stays for one longer, since a request that came earlier may be a little late here.
+        for number in [number for number in self._slots if (number + 2) * SLOT <= now]:
+            del self._slots[number]
+        if any([proof.use in uses for uses, _ in self._slots.values()]):
+            raise Denied(Reason.TOKEN_PROOF_REPLAYED)
+        if sum([whose.get(proof.owner, 0) for _, whose in self._slots.values()]) >= SHARE:
+            raise Denied(Reason.LIMIT_PROOFS, "the caller's share of the memory is full")
+        if len(self) >= MOST:
+            raise Denied(Reason.LIMIT_PROOFS, "the memory is full")
+        uses, whose = self._slots.setdefault(int(proof.until // SLOT), (set(), {}))
+        uses.add(proof.use)
+        whose[proof.owner] = whose.get(proof.owner, 0) + 1
+
+
+_OF_A_PROOF = frozenset({Reason.TOKEN_PROOF_MISSING, Reason.TOKEN_PROOF_INVALID, Reason.TOKEN_PROOF_REPLAYED})
+_CHALLENGE = f'DPoP algs="{" ".join(ALGORITHMS)}"'
+
+
+def challenge(reason: Reason) -> str:
+    """WWW-Authenticate for a 401: the ways in, and what was wrong (RFC 6750 §3, RFC 9449 §7.1, §7.2)."""
+    if reason in _OF_A_PROOF:
+        return f'{_CHALLENGE}, error="invalid_dpop_proof"'
+    if reason is Reason.TOKEN_UNBOUND:
+        return f'{_CHALLENGE}, error="invalid_token"'
+    # RFC 6750 §3: no error code for a request that brought no token at all.
+    error = "" if reason is Reason.TOKEN_MISSING else ', error="invalid_token"'
+    return f'Bearer realm="airgate"{error}, {_CHALLENGE}{error}'
