@@ -8,6 +8,7 @@
 //    "clients": {"finance-etl": {"client_id": "…", "client_secret": "…", "groups": ["…"], "kind": "workload"}}}
 //
 // A client may say in the header `Sign-With` which of the provider's algorithms signs its token (RS256 when it doesn't).
+// One that sends a DPoP proof (RFC 9449) gets a token that is bound to the proof's key: `cnf.jkt`, token_type DPoP.
 // It ends when its standard input closes, so it never outlives whoever started it.
 import { readFileSync } from "node:fs";
 import Provider from "oidc-provider";
@@ -34,6 +35,7 @@ const provider = new Provider(config.issuer, {
   },
   features: {
     clientCredentials: { enabled: true },
+    dPoP: { enabled: true },
     devInteractions: { enabled: false },
     resourceIndicators: {
       enabled: true,

@@ -1,6 +1,7 @@
 """Issuers' keys: which JWKs are usable, how a token's key is found, and what happens while an issuer is away."""
 
 import json
+from collections.abc import Coroutine, Generator
 from typing import Any
 
 import pytest
@@ -29,6 +30,8 @@ from keys import (
     LIMIT,
     MOST_FETCHES,
     MOST_KEYS,
+    MOST_LOOKING,
+    PRIVATE,
     RETRY,
     TIMEOUT,
     USABLE,
@@ -39,6 +42,7 @@ from keys import (
     read_key,
 )
 from model import Denied, Reason
+from tokens import Jws
 
 OTHER = {**P256, "kid": "other"}
 DISCOVERY = ISSUER + "/.well-known/openid-configuration"
@@ -73,9 +77,10 @@ def test_a_usable_key(jwk: dict[str, Any], algorithms: set[str], size: int) -> N
     public = ("kty", "n", "e", "crv", "x", "y")
     assert key.jwk == {name: value for name, value in jwk.items() if name in public}
     for algorithm in algorithms:
-        assert key.fits(algorithm, bytes(size))
-        assert not key.fits(algorithm, bytes(size - 1))
-        assert not key.fits(algorithm, bytes(size + 1))
+        assert key.fits(algorithm, b"\1" * size)
+        assert not key.fits(algorithm, b"\1" * (size - 1))
+        assert not key.fits(algorithm, b"\1" * (size + 1))
+    assert not key.fits("none", b"\1" * size)
 
 
 def test_a_key_may_have_no_id() -> None:
@@ -125,6 +130,10 @@ UNUSABLE_KEYS = [
     pytest.param({**P256, "key_ops": None}, id="key_ops is null"),
     pytest.param({**P256, "d": "AQ"}, id="a private EC key"),
     pytest.param({**RSA, "d": "AQ"}, id="a private RSA key"),
+    *[
+        pytest.param({**RSA, name: None if name == "oth" else "AQ"}, id=f"an RSA key with its secret {name}")
+        for name in sorted(PRIVATE - {"d", "k"})
+    ],
     pytest.param({"kty": "oct", "k": "c2VjcmV0"}, id="a shared secret"),
     pytest.param({**RSA, "n": number(2**1023 + 1)}, id="an RSA key of 1,024 bits"),
     pytest.param({**RSA, "n": number(2**2046 + 1)}, id="an RSA key of 2,047 bits"),
@@ -198,6 +207,43 @@ def test_a_zero_before_an_rsa_modulus_does_not_make_its_signatures_longer() -> N
     key = read_key({**RSA, "n": number(2**2047 + 1, 257)})
     assert key.fits("RS256", bytes(256))
     assert not key.fits("RS256", bytes(257))
+
+
+# SEC 2 §2: how many points the base point of each curve generates.
+ORDERS = [
+    pytest.param(
+        P256, "ES256", 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551, id="P-256"
+    ),
+    pytest.param(
+        P384,
+        "ES384",
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
+        id="P-384",
+    ),
+    pytest.param(
+        P521,
+        "ES512",
+        2**521 - 0x5AE79787C40D069948033FEB708F65A2FC44A36477663B851449048E16EC79BF7,
+        id="P-521",
+    ),
+]
+
+
+@pytest.mark.parametrize(("jwk", "algorithm", "order"), ORDERS)
+def test_r_and_s_lie_between_zero_and_the_order(jwk: dict[str, Any], algorithm: str, order: int) -> None:
+    """Or a library that forgets to look takes a signature of zeros for any (CVE-2022-21449)."""
+    key = read_key(jwk)
+    for r, s, fit in (
+        (1, 1, True),
+        (order - 1, order - 1, True),
+        (0, 0, False),
+        (0, 1, False),
+        (1, 0, False),
+        (order, 1, False),
+        (1, order, False),
+        (order + 1, order + 1, False),
+    ):
+        assert key.fits(algorithm, b"".join(n.to_bytes(key.size // 2, "big") for n in (r, s))) is fit
 
 
 def test_two_keys_under_one_id_are_both_left_out() -> None:
@@ -322,31 +368,136 @@ def test_without_a_kid_the_only_key_that_fits_is_used(web: Web) -> None:
     assert denied(ring, web, kid=None) is Reason.TOKEN_KEY
 
 
-def test_an_unknown_kid_refetches_once_in_a_cool_down(ring: Keyring, web: Web) -> None:
+def test_a_key_that_is_new_since_the_last_fetch_is_found_at_once(ring: Keyring, web: Web) -> None:
+    """However lately that was: it was not for this key's sake."""
     web.pages[JWKS_URI] = jwks(KEY, OTHER)
-    assert denied(ring, web, NOW + COOL_DOWN, "other", "ES256") is Reason.TOKEN_KEY
-    assert web.asked == []
-    late = NOW + COOL_DOWN + 0.1
-    assert find(ring, web, late, "other", "ES256").kid == "other"
-    assert web.asked == [JWKS_URI]
-    for number_ in range(1000):
-        assert denied(ring, web, late + COOL_DOWN * number_ / 1000, f"made up {number_}") is Reason.TOKEN_KEY
+    assert find(ring, web, NOW + 0.1, "other", "ES256").kid == "other"
     assert web.asked == [JWKS_URI]
 
 
-def test_a_flood_of_unknown_kids_during_a_fetch_costs_one_fetch(ring: Keyring) -> None:
+def test_an_unknown_kid_refetches_once_in_a_cool_down(ring: Keyring, web: Web) -> None:
+    for made_up in range(1001):
+        assert (
+            denied(ring, web, NOW + 1 + COOL_DOWN * made_up / 1000, f"made up {made_up}") is Reason.TOKEN_KEY
+        )
+    assert web.asked == [JWKS_URI]
+    web.pages[JWKS_URI] = jwks(KEY, OTHER)
+    assert find(ring, web, NOW + 1.1 + COOL_DOWN, "other", "ES256").kid == "other"
+    assert web.asked == [JWKS_URI] * 2
+
+
+def test_a_flood_of_unknown_kids_costs_the_issuer_little(ring: Keyring, web: Web) -> None:
+    """Ten minutes of ten made-up ids a second, the keys refreshed in the background all the while."""
+    for tenth in range(6000):
+        now = NOW + tenth / 10
+        if ring.stale(now):
+            run(ring.refresh(web.fetch, now))
+        assert denied(ring, web, now, f"made up {tenth}") is Reason.TOKEN_KEY
+    assert len(web.asked) <= 600 / COOL_DOWN + 1 + 600 / FRESH
+
+
+def test_a_flood_while_the_issuer_fails_costs_it_little(ring: Keyring, web: Web) -> None:
+    web.pages[JWKS_URI] = OSError("answered 500")
+    for tenth in range(6000):
+        assert denied(ring, web, NOW + tenth / 10, f"made up {tenth}") is Reason.ISSUER_UNAVAILABLE
+        assert find(ring, web, NOW + tenth / 10).kid == "one"
+    assert len(web.asked) <= 600 / RETRY + 1
+
+
+def test_a_flood_of_unknown_kids_during_a_fetch_costs_one_fetch_more(ring: Keyring) -> None:
     """The cool-down is claimed before the fetch, not after it."""
     late, asked = NOW + COOL_DOWN + 1, []
 
     class Flooded(Web):
         async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
             asked.append(url)
-            assert len(asked) == 1
-            assert denied(ring, self, late, "made up too") is Reason.TOKEN_KEY
+            if len(asked) == 1:
+                for made_up in range(100):
+                    assert denied(ring, self, late, f"made up {made_up}") is Reason.TOKEN_KEY
             return jwks(KEY)
 
     assert denied(ring, Flooded(), late, "made up") is Reason.TOKEN_KEY
-    assert asked == [JWKS_URI]
+    assert asked == [JWKS_URI] * 2  # the second was over at once, so it answered the rest
+
+
+class Slow(Web):
+    """An issuer that answers when it is told to."""
+
+    class Pause:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
+        await self.Pause()
+        return await super().fetch(url, timeout, limit)
+
+
+def resumed(work: Coroutine[Any, Any, Key]) -> Key | Reason | None:
+    """What has become of a coroutine, after one more step of it: None while it waits."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        key: Key = end.value
+        return key
+    except Denied as refused:
+        return refused.reason
+    return None
+
+
+def started(ring: Keyring, slow: Web, amount: int, now: float = NOW, kid: str = "other") -> list[Any]:
+    """So many requests at once for one key, each as far as it comes: coroutines that wait, or reasons."""
+    works = [ring.find(kid, "ES256", slow.fetch, now) for _ in range(amount)]
+    return [work if (came := resumed(work)) is None else came for work in works]
+
+
+def test_requests_that_meet_a_new_key_at_once_all_find_it(ring: Keyring) -> None:
+    """Each fetches for itself: none may wait for what another has begun."""
+    slow = Slow()
+    slow.pages[JWKS_URI] = jwks(KEY, OTHER)
+    works = started(ring, slow, MOST_LOOKING)
+    for work in works:
+        key = resumed(work)
+        assert isinstance(key, Key)
+        assert key.kid == "other"
+    assert slow.asked == [JWKS_URI] * MOST_LOOKING
+
+
+def test_more_than_so_many_are_told_to_come_again(ring: Keyring) -> None:
+    slow = Slow()
+    slow.pages[JWKS_URI] = jwks(KEY, OTHER)
+    works = started(ring, slow, MOST_LOOKING + 5)
+    assert works[MOST_LOOKING:] == [Reason.ISSUER_UNAVAILABLE] * 5
+    assert isinstance(resumed(works[0]), Key)
+    assert [key.kid for key in started(ring, slow, 5)] == ["other"] * 5  # what one has brought, all have
+    for work in works[1:MOST_LOOKING]:
+        work.close()
+
+
+def test_while_an_issuer_fails_one_request_at_a_time_tries_it(ring: Keyring) -> None:
+    slow = Slow()
+    slow.pages[JWKS_URI] = OSError("answered 500")
+    [first] = started(ring, slow, 1)
+    assert resumed(first) is Reason.ISSUER_UNAVAILABLE
+    assert started(ring, slow, 3, NOW + RETRY) == [Reason.ISSUER_UNAVAILABLE] * 3
+    second, *others = started(ring, slow, 4, NOW + RETRY + 0.1)
+    assert others == [Reason.ISSUER_UNAVAILABLE] * 3
+    slow.pages[JWKS_URI] = jwks(KEY, OTHER)
+    assert isinstance(resumed(second), Key)
+    assert slow.asked == [JWKS_URI] * 2
+
+
+def test_a_fetch_that_is_lost_with_its_request_does_not_start_a_cool_down(ring: Keyring) -> None:
+    """A client that hangs up takes its request along, and what that was doing."""
+    slow = Slow()
+    slow.pages[JWKS_URI] = jwks(KEY, OTHER)
+    [lost] = started(ring, slow, 1)
+    lost.close()
+    [another] = started(ring, slow, 1, NOW + 1)
+    another.close()
+    [later] = started(ring, slow, 1, NOW + 2 * TIMEOUT)
+    key = resumed(later)
+    assert isinstance(key, Key)
+    assert key.kid == "other"
 
 
 @pytest.mark.parametrize(
@@ -368,7 +519,7 @@ def test_good_keys_stay_when_a_fetch_fails(ring: Keyring, web: Web, page: bytes 
     assert (ring.keys, ring.fetched_at, ring.asked_at) == (held, NOW, late)
     assert ring.error
     assert find(ring, web, late) is held[0]
-    assert denied(ring, web, late, "made up") is Reason.TOKEN_KEY
+    assert denied(ring, web, late, "made up") is Reason.ISSUER_UNAVAILABLE  # it could be a new key
     assert find(ring, web, NOW + USABLE - 1) is held[0]
 
 
@@ -412,7 +563,7 @@ def test_only_so_many_requests_fetch_the_first_keys_at_once() -> None:
     """Each must fetch for itself, as none may wait for another's fetch."""
     ring, asked = Keyring(Source(ISSUER, JWKS_URI)), []
 
-    class Slow(Web):
+    class Crowded(Web):
         async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
             asked.append(url)
             if len(asked) < 2 * MOST_FETCHES:
@@ -420,7 +571,7 @@ def test_only_so_many_requests_fetch_the_first_keys_at_once() -> None:
                     await ring.find("one", "EdDSA", self.fetch, NOW + 0.01)
             raise OSError("answered 500")
 
-    assert denied(ring, Slow()) is Reason.ISSUER_UNAVAILABLE
+    assert denied(ring, Crowded()) is Reason.ISSUER_UNAVAILABLE
     assert len(asked) == MOST_FETCHES
     web = Web()
     assert find(ring, web, NOW + RETRY + TIMEOUT).kid == "one"
@@ -530,3 +681,56 @@ def test_discovery_that_is_not_believed(metadata: Any) -> None:
     web = Web(**{DISCOVERY: json.dumps(metadata).encode()})
     assert denied(Keyring(Source(ISSUER, None)), web) is Reason.ISSUER_UNAVAILABLE
     assert web.asked == [DISCOVERY]
+
+
+JWS = Jws("EdDSA", "one", "at+jwt", b"", b"signed", b"\1" * 64)
+
+
+class Verifier:
+    """The port that checks signatures, with an answer to give, and what it was asked."""
+
+    def __init__(self, answer: bool | Denied = True) -> None:
+        self.answer = answer
+        self.asked: list[tuple[str | None, str, bytes, bytes]] = []
+
+    async def verify(self, key: Key, algorithm: str, signature: bytes, signed: bytes) -> bool:
+        self.asked.append((key.kid, algorithm, signature, signed))
+        if isinstance(self.answer, Denied):
+            raise self.answer
+        return self.answer
+
+
+def test_a_good_signature_gives_its_key(ring: Keyring, web: Web) -> None:
+    verifier = Verifier()
+    key = run(ring.verify(JWS, frozenset({"EdDSA"}), web.fetch, verifier.verify, NOW))
+    assert key is ring.keys[0]
+    assert verifier.asked == [("one", "EdDSA", b"\1" * 64, b"signed")]
+
+
+@pytest.mark.parametrize(
+    ("jws", "answer", "reason", "asked"),
+    [
+        pytest.param(JWS, False, Reason.TOKEN_SIGNATURE, 1, id="the signature is wrong"),
+        pytest.param(
+            JWS._replace(signature=bytes(63)), True, Reason.TOKEN_SIGNATURE, 0, id="it cannot be the key's"
+        ),
+        pytest.param(JWS._replace(kid="two"), True, Reason.TOKEN_KEY, 0, id="there is no such key"),
+        pytest.param(
+            JWS._replace(algorithm="ES256"),
+            True,
+            Reason.TOKEN_ALGORITHM,
+            0,
+            id="it is not the issuer's algorithm",
+        ),
+        pytest.param(
+            JWS, Denied(Reason.TOKEN_KEY), Reason.TOKEN_KEY, 1, id="the runtime will not have the key"
+        ),
+    ],
+)
+def test_a_signature_that_proves_nothing(
+    ring: Keyring, web: Web, jws: Jws, answer: bool | Denied, reason: Reason, asked: int
+) -> None:
+    verifier = Verifier(answer)
+    with pytest.raises(Denied) as caught:
+        run(ring.verify(jws, frozenset({"EdDSA"}), web.fetch, verifier.verify, NOW))
+    assert (caught.value.reason, len(verifier.asked)) == (reason, asked)

@@ -1,6 +1,9 @@
 """Tokens: what cannot be read, which claims are refused, and what a caller presented. RFC 7515, 7519, 8725, 9068."""
 
 import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -9,7 +12,21 @@ from hypothesis import strategies as st
 from world import ABSENT, AUDIENCE, CLAIMS, HEADER, ISSUER, NOW, b64, compact, token, without
 
 from model import Denied, Reason
-from tokens import MAX_TIME, MAX_TOKEN, Rules, Unverified, bearer, parse, validate
+from tokens import (
+    MAX_HEADER,
+    MAX_TIME,
+    MAX_TOKEN,
+    MOST_NAMES,
+    MOST_STRINGS,
+    MOST_STRUCTURE,
+    Jws,
+    Rules,
+    Unverified,
+    parse,
+    presented,
+    read_jws,
+    validate,
+)
 
 GOOD = token()
 FIRST, MIDDLE, LAST = GOOD.split(".")
@@ -45,7 +62,20 @@ def reason_of(work: Any, *arguments: Any) -> Reason:
     ],
 )
 def test_the_credential_presented(headers: dict[str, str], credential: str) -> None:
-    assert bearer(headers) == credential
+    assert presented(headers)[0] == credential
+
+
+@pytest.mark.parametrize(
+    ("headers", "scheme"),
+    [
+        pytest.param({"authorization": "Bearer abc"}, "bearer", id="Bearer"),
+        pytest.param({"authorization": "DPoP abc"}, "dpop", id="DPoP"),
+        pytest.param({"authorization": "dpop  abc "}, "dpop", id="DPoP in lower case"),
+        pytest.param({"airgate-token": "abc", "authorization": "DPoP abc"}, "", id="Airgate-Token has none"),
+    ],
+)
+def test_the_scheme_it_is_presented_under(headers: dict[str, str], scheme: str) -> None:
+    assert presented(headers) == ("abc", scheme)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +92,18 @@ def test_the_credential_presented(headers: dict[str, str], credential: str) -> N
     ],
 )
 def test_no_credential(headers: dict[str, str]) -> None:
-    assert reason_of(bearer, headers) is Reason.TOKEN_MISSING
+    assert reason_of(presented, headers) is Reason.TOKEN_MISSING
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param({"authorization": "Bearer " + "A" * (MAX_TOKEN + 1)}, id="in Authorization"),
+        pytest.param({"airgate-token": "A" * (MAX_TOKEN + 1)}, id="in Airgate-Token"),
+    ],
+)
+def test_a_long_credential_is_refused_before_anybody_looks_at_it(headers: dict[str, str]) -> None:
+    assert reason_of(presented, headers) is Reason.TOKEN_MALFORMED
 
 
 @pytest.mark.parametrize(
@@ -72,12 +113,16 @@ def test_no_credential(headers: dict[str, str]) -> None:
             {"authorization": f"Bearer {GOOD}, Bearer {GOOD}"}, id="two Authorization headers joined"
         ),
         pytest.param({"authorization": f"Bearer {GOOD}, Basic abc"}, id="another scheme joined after it"),
+        pytest.param({"authorization": f"Bearer {GOOD}, DPoP {GOOD}"}, id="both schemes joined"),
+        pytest.param(
+            {"authorization": f"DPoP {GOOD}, Bearer {GOOD}"}, id="both schemes joined the other way"
+        ),
         pytest.param({"airgate-token": f"{GOOD}, {GOOD}"}, id="two Airgate-Token headers joined"),
         pytest.param({"airgate-token": f"Bearer {GOOD}"}, id="a scheme in Airgate-Token"),
     ],
 )
 def test_two_credentials_are_none(headers: dict[str, str]) -> None:
-    assert reason_of(parse, bearer(headers)) is Reason.TOKEN_MALFORMED
+    assert reason_of(parse, presented(headers)[0]) is Reason.TOKEN_MALFORMED
 
 
 def test_a_good_token_is_read() -> None:
@@ -87,12 +132,20 @@ def test_a_good_token_is_read() -> None:
     assert b64(parse(GOOD).signature) == LAST
 
 
+def test_a_jws_is_read_whatever_it_carries() -> None:
+    assert read_jws(f"{FIRST}.{b64(b'no claims')}.AAAA") == Jws(
+        "EdDSA", "one", "at+jwt", b"no claims", f"{FIRST}.{b64(b'no claims')}".encode(), bytes(3)
+    )
+    assert read_jws(f"{FIRST}..AAAA").payload == b""
+
+
 @pytest.mark.parametrize(
     ("change", "kid", "type_"),
     [
         pytest.param({"kid": ABSENT}, None, "at+jwt", id="without a kid"),
         pytest.param({"kid": "k" * 256}, "k" * 256, "at+jwt", id="with the longest kid"),
         pytest.param({"typ": ABSENT}, "one", None, id="without a typ"),
+        pytest.param({"typ": ""}, "one", "", id="with an empty typ, which is not none"),
         pytest.param(
             {"typ": "Application/AT+JWT"}, "one", "application/at+jwt", id="typ is not case-sensitive"
         ),
@@ -189,6 +242,100 @@ def test_a_token_as_long_as_the_cap_is_read() -> None:
     assert parse(longest).issuer == ISSUER
 
 
+def packed(**claims: Any) -> bytes:
+    return json.dumps({"iss": ISSUER, **claims}, separators=(",", ":")).encode()
+
+
+def names(amount: int) -> dict[str, str]:
+    return {f"n{number}": "" for number in range(amount)}
+
+
+BOUNDS = [
+    pytest.param(lambda n: packed(g=[""] * (n - 3)), MOST_STRINGS, id="strings"),
+    pytest.param(lambda n: packed(**names(n - 1)), MOST_NAMES, id="names"),
+    pytest.param(lambda n: packed(inside=names(n - 2)), MOST_NAMES, id="names of members inside"),
+    # {":[]:} and the digits: commas and white space are not counted.
+    pytest.param(lambda n: packed(g=[7] * (n - 6)).replace(b",", b" , "), MOST_STRUCTURE, id="structure"),
+]
+
+
+@pytest.mark.parametrize(("claims", "most"), BOUNDS)
+def test_there_is_only_so_much_to_read(claims: Callable[[int], bytes], most: int) -> None:
+    assert parse(compact(HEADER, claims(most))).issuer == ISSUER
+    assert reason_of(parse, compact(HEADER, claims(most + 1))) is Reason.TOKEN_MALFORMED
+
+
+def test_quotes_within_a_string_are_no_strings() -> None:
+    text = '"' * 2 * MOST_STRINGS
+    assert parse(compact(HEADER, packed(text=text))).claims["text"] == text
+
+
+def test_a_header_is_short() -> None:
+    longest = {**HEADER, "x": "x" * (MAX_HEADER * 3 // 4 - len(json.dumps({**HEADER, "x": ""})))}
+    assert parse(token(longest)).issuer == ISSUER
+    assert reason_of(parse, token({**longest, "x": longest["x"] + "x"})) is Reason.TOKEN_MALFORMED
+
+
+def test_as_many_groups_as_a_token_has_room_for_are_read() -> None:
+    """Of eight letters each, packed."""
+    groups = [f"team-{number}" for number in range(100, 625)]
+    longest = compact(HEADER, json.dumps({**CLAIMS, "groups": groups}, separators=(",", ":")).encode())
+    assert MAX_TOKEN - 200 < len(longest) <= MAX_TOKEN
+    assert parse(longest).claims["groups"] == groups
+
+
+LONG = (MAX_TOKEN - len(FIRST) - 2 - 88) * 3 // 4 - 40  # bytes of claims in the longest token
+
+
+def filled(unit: bytes, head: bytes = b'{"iss":"https://a","a":[', tail: bytes = b"0]}") -> bytes:
+    return head + unit * ((LONG - len(head) - len(tail)) // len(unit)) + tail
+
+
+IN_TEXT = (b'{"iss":"https://a","a":"', b'"}')
+HOSTILE = [
+    pytest.param(filled(b"0,"), id="numbers"),
+    pytest.param(filled(b"1e1,"), id="floats"),
+    pytest.param(filled(b"9" * 4000 + b","), id="a number of 4,000 digits"),
+    pytest.param(filled(b"9" * 5000 + b","), id="a number of 5,000 digits"),
+    pytest.param(filled(b"1." + b"9" * 5000 + b","), id="a fraction of 5,000 digits"),
+    pytest.param(filled(b"[],"), id="empty lists"),
+    pytest.param(filled(b"{},"), id="empty objects"),
+    pytest.param(filled(b'{"":0},'), id="objects"),
+    pytest.param(filled(b"[" * 14 + b"]" * 14 + b","), id="lists as deep as they may be"),
+    pytest.param(b'{"iss":' + b"[" * (LONG // 2) + b"]" * (LONG // 2) + b"}", id="one deep list"),
+    pytest.param(b"[" * LONG, id="brackets only"),
+    pytest.param(filled(b'"",'), id="empty strings"),
+    pytest.param(filled(b'"[{[{",'), id="brackets in strings"),
+    pytest.param(filled(b'"', b""), id="quotes only"),
+    pytest.param(filled(b"\\", b""), id="backslashes only"),
+    pytest.param(filled(b'\\"', *IN_TEXT), id="escaped quotes"),
+    pytest.param(filled(b"\\u0041", *IN_TEXT), id="escaped letters"),
+    pytest.param(filled("\u00e9".encode(), *IN_TEXT), id="letters of two bytes"),
+    pytest.param(filled(b" "), id="white space"),
+    pytest.param(json.dumps({"iss": "a"} | {f"{n:x}": 0 for n in range(550)}).encode(), id="names"),
+]
+
+
+def cost(text: str) -> float:
+    """Seconds to read a token: the least of many, so that a busy machine does not count."""
+    least = 1.0
+    for _ in range(15):
+        began = time.perf_counter()
+        with suppress(Denied):
+            parse(text)
+        least = min(least, time.perf_counter() - began)
+    return least
+
+
+@pytest.mark.parametrize("claims", HOSTILE)
+def test_no_token_is_slow_to_read(claims: bytes) -> None:
+    """Seven times the longest honest one would be quadratic, or as bad; none is above twice."""
+    text = compact(HEADER, claims)
+    assert len(text) <= MAX_TOKEN
+    honest = compact(HEADER, filled(b'"finance-publishers",', tail=b'""]}'))
+    assert cost(text) < 7 * cost(honest)
+
+
 @given(st.binary(min_size=1, max_size=64))
 def test_one_signature_has_one_spelling(signature: bytes) -> None:
     spelled = b64(signature)
@@ -212,6 +359,10 @@ def test_any_text_is_read_or_denied(text: str) -> None:
 
 RULES = Rules(frozenset({AUDIENCE}), frozenset({"EdDSA"}), "at+jwt", 3600, 60)
 ANY = RULES._replace(type="any")
+ID_TOKEN = RULES._replace(type="id_token")
+OTHER, SECOND = "https://other.example.com", "https://second.example.com"
+BOTH = RULES._replace(audiences=frozenset({AUDIENCE, SECOND}))
+TRUSTING = RULES._replace(authorized_parties=frozenset({"finance-etl"}))
 
 
 def claimed(header: dict[str, Any] | None = None, **claims: Any) -> Unverified:
@@ -221,7 +372,17 @@ def claimed(header: dict[str, Any] | None = None, **claims: Any) -> Unverified:
 ACCEPTED = [
     pytest.param({}, RULES, id="a good token"),
     pytest.param({"aud": [AUDIENCE]}, RULES, id="aud is a list"),
-    pytest.param({"aud": ["https://other", AUDIENCE]}, RULES, id="aud names us among others"),
+    pytest.param({"aud": [AUDIENCE, AUDIENCE]}, RULES, id="aud is a list with us twice"),
+    pytest.param(
+        {"aud": [AUDIENCE, SECOND]}, BOTH, id="aud names us by two names, and no party has to be trusted"
+    ),
+    pytest.param({"aud": [OTHER, AUDIENCE]}, TRUSTING, id="aud names others, and client_id is authorized"),
+    pytest.param(
+        {"aud": [OTHER, AUDIENCE], "azp": "finance-etl", "client_id": "another"},
+        TRUSTING,
+        id="aud names others, and azp is authorized",
+    ),
+    pytest.param({"azp": "nobody-in-particular"}, TRUSTING, id="aud is us alone, and azp is somebody else"),
     pytest.param({"exp": NOW - 59.9}, RULES, id="expired, but not by the whole skew"),
     pytest.param({"nbf": NOW}, RULES, id="valid from now"),
     pytest.param({"nbf": NOW + 60}, RULES, id="not valid yet, by exactly the skew"),
@@ -291,32 +452,98 @@ def test_unacceptable_claims(claims: dict[str, Any], reason: Reason) -> None:
     assert reason_of(validate, claimed(**claims), RULES, NOW) is reason
 
 
+@pytest.mark.parametrize(
+    ("claims", "rules"),
+    [
+        pytest.param({}, RULES, id="where nobody is authorized"),
+        pytest.param({"azp": "another"}, TRUSTING, id="azp is another, whatever client_id is"),
+        pytest.param({"azp": None}, TRUSTING, id="azp is null"),
+        pytest.param({"azp": ["finance-etl"]}, TRUSTING, id="azp is a list"),
+        pytest.param({"client_id": "another"}, TRUSTING, id="client_id is another"),
+        pytest.param({"client_id": ABSENT}, TRUSTING, id="neither is there"),
+    ],
+)
+def test_a_token_that_is_for_others_as_well(claims: dict[str, Any], rules: Rules) -> None:
+    shared = claimed(aud=[OTHER, AUDIENCE], **claims)
+    assert reason_of(validate, shared, rules, NOW) is Reason.TOKEN_AUDIENCE
+
+
 def test_without_iat_more_than_the_cap_may_not_be_left() -> None:
     late = claimed(iat=ABSENT, exp=NOW + 3600.01)
     assert reason_of(validate, late, ANY, NOW) is Reason.TOKEN_LIFETIME
 
 
 @pytest.mark.parametrize(
-    ("type_", "promised", "plain"),
+    ("type_", "promised", "plain", "login"),
     [
-        pytest.param("at+jwt", True, True, id="at+jwt"),
-        pytest.param("AT+JWT", True, True, id="AT+JWT"),
-        pytest.param("application/at+jwt", True, True, id="application/at+jwt"),
-        pytest.param("JWT", False, True, id="JWT, as ID tokens have it"),
-        pytest.param("application/jwt", False, True, id="application/jwt"),
-        pytest.param(ABSENT, False, True, id="no typ"),
-        pytest.param("dpop+jwt", False, False, id="dpop+jwt"),
-        pytest.param("logout+jwt", False, False, id="logout+jwt"),
-        pytest.param("JOSE", False, False, id="JOSE"),
+        pytest.param("at+jwt", True, True, False, id="at+jwt"),
+        pytest.param("AT+JWT", True, True, False, id="AT+JWT"),
+        pytest.param("application/at+jwt", True, True, False, id="application/at+jwt"),
+        pytest.param("JWT", False, True, True, id="JWT, as ID tokens have it"),
+        pytest.param("application/jwt", False, True, True, id="application/jwt"),
+        pytest.param(ABSENT, False, True, True, id="no typ"),
+        *[
+            pytest.param(type_, False, False, False, id=type_ or "an empty one")
+            for type_ in (
+                "",
+                "JOSE",
+                "JOSE+JSON",
+                "dpop+jwt",
+                "logout+jwt",
+                "secevent+jwt",
+                "oauth-authz-req+jwt",
+                "token-introspection+jwt",
+                "client-authentication+jwt",
+                "application/at+jwt; v=1",
+            )
+        ],
     ],
 )
-def test_types(type_: Any, promised: bool, plain: bool) -> None:
-    for rules, accepted in ((RULES, promised), (ANY, plain)):
+def test_types(type_: Any, promised: bool, plain: bool, login: bool) -> None:
+    for rules, accepted in ((RULES, promised), (ANY, plain), (ID_TOKEN, login)):
         presented = claimed({"typ": type_})
         if accepted:
             assert validate(presented, rules, NOW)[0] == "finance-etl"
         else:
             assert reason_of(validate, presented, rules, NOW) is Reason.TOKEN_TYPE
+
+
+@pytest.mark.parametrize(
+    ("claims", "plain", "login"),
+    [
+        pytest.param({"nonce": "abc"}, False, True, id="nonce, of an ID token"),
+        pytest.param({"at_hash": "abc"}, False, True, id="at_hash, of an ID token"),
+        pytest.param({"c_hash": None}, False, True, id="c_hash, even null"),
+        pytest.param({"s_hash": "abc"}, False, True, id="s_hash, of an ID token"),
+        pytest.param({"auth_time": NOW, "acr": "1", "amr": ["pwd"]}, True, True, id="what both may have"),
+        pytest.param({"typ": "Bearer"}, True, False, id="Keycloak's access token"),
+        pytest.param({"typ": "DPoP"}, True, False, id="Keycloak's access token, bound to a key"),
+        pytest.param({"typ": "ID"}, False, True, id="Keycloak's ID token"),
+        pytest.param({"typ": "Refresh"}, False, False, id="Keycloak's refresh token"),
+        pytest.param({"typ": "Offline"}, False, False, id="Keycloak's offline token"),
+        pytest.param({"typ": "Logout"}, False, False, id="Keycloak's logout token"),
+        pytest.param({"typ": "invoice"}, True, True, id="a typ that means something else"),
+        pytest.param({"typ": 1, "token_use": ["id"]}, True, True, id="purposes that are no strings"),
+        pytest.param({"token_use": "access"}, True, False, id="Cognito's access token"),
+        pytest.param({"token_use": "id"}, False, True, id="Cognito's ID token"),
+        pytest.param({"events": {}}, False, False, id="a security event"),
+    ],
+)
+def test_what_a_plain_token_is_for(claims: dict[str, Any], plain: bool, login: bool) -> None:
+    for rules, accepted in ((ANY, plain), (ID_TOKEN, login)):
+        presented = claimed({"typ": "JWT"}, **claims)
+        if accepted:
+            assert validate(presented, rules, NOW)[0] == "finance-etl"
+        else:
+            assert reason_of(validate, presented, rules, NOW) is Reason.TOKEN_TYPE
+    # One that says in its header that it is an access token need not be guessed at.
+    assert validate(claimed(**claims), RULES, NOW)[0] == "finance-etl"
+
+
+def test_an_id_token_needs_iat() -> None:
+    assert reason_of(validate, claimed({"typ": "JWT"}, iat=ABSENT), ID_TOKEN, NOW) is Reason.TOKEN_CLAIMS
+    plain = claimed({"typ": "JWT"}, jti=ABSENT, client_id=ABSENT)
+    assert validate(plain, ID_TOKEN, NOW)[0] == "finance-etl"
 
 
 @given(
