@@ -1,20 +1,27 @@
 """`airgate policy check`: is this seed valid, and is anything in it worth a second look?
 
-Exit codes: 0 clean, 1 findings, 2 invalid (nothing could be published).
+Exit codes: 0 clean, 1 findings, 2 invalid (nothing could be published). Notes change none of them.
 """
 
+import json
 from collections import Counter
-from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from airgate.policy.compile import compile_folder, listed
-from airgate.policy.seed import STARTER, Entry, Problem, Seed, SeedError, label
+from airgate.policy.compile import compile_folder
+from airgate.policy.findings import Finding, findings
+from airgate.policy.seed import STARTER, Problem, Seed, SeedError, label
 
 CLEAN, FINDINGS, INVALID = 0, 1, 2
-READS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Format(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
 
 Folder = Annotated[
     Path | None,
@@ -24,30 +31,73 @@ Folder = Annotated[
 ]
 
 
-def check(directory: Folder = None) -> None:
+def check(
+    directory: Folder = None,
+    notes: Annotated[
+        bool,
+        typer.Option("--notes/--no-notes", help="Say also what is as it must be, but easily overlooked."),
+    ] = True,
+    form: Annotated[
+        Format, typer.Option("--format", help="json: one object a line, for annotations in reviews.")
+    ] = Format.TEXT,
+) -> None:
     """Check a policy seed. Exits with 0 when it's clean, 1 when it has findings, 2 when it's invalid."""
     root = directory or STARTER
     try:
         compiled = compile_folder(root)
     except SeedError as error:
-        report(error)
+        if form is Format.JSON:
+            for problem in error.problems:
+                typer.echo(_json(problem, "problem"))
+        else:
+            report(error)
         raise typer.Exit(INVALID) from None
-    found = sorted(findings(compiled.seed))
-    for finding in found:
-        typer.echo(str(finding))
-    typer.echo(
-        f"{label(root)}: {summary(compiled.seed)}; {counted(len(found), 'finding') if found else 'clean'}"
+    found = findings(compiled)
+    serious = [finding for finding in found if not finding.note]
+    told = [finding for finding in found if finding.note] if notes else []
+    for finding in sorted(serious + told):
+        typer.echo(
+            _text(finding) if form is Format.TEXT else _json(finding.problem, _level(finding), finding)
+        )
+    if form is Format.TEXT:
+        outcome = counted(len(serious), "finding") if serious else "clean"
+        outcome += f"; {counted(len(told), 'note')}" if told else ""
+        typer.echo(f"{label(root)}: {summary(compiled.seed)}; {outcome}")
+    raise typer.Exit(FINDINGS if serious else CLEAN)
+
+
+def _level(finding: Finding) -> str:
+    return "note" if finding.note else "finding"
+
+
+def _text(finding: Finding) -> str:
+    """`file:line:column: note: path: text`, as compilers write it; a finding without `note: `."""
+    problem = finding.problem
+    place = f"{problem.file}:{problem.line}:{problem.column}: "
+    return place + ("note: " if finding.note else "") + str(problem).removeprefix(place)
+
+
+def _json(problem: Problem, level: str, finding: Finding | None = None) -> str:
+    return json.dumps(
+        {
+            "level": level,
+            "code": finding.code if finding is not None else "invalid",
+            "file": problem.file,
+            "line": problem.line,
+            "column": problem.column,
+            "policy": finding.policy or None if finding is not None else None,
+            "path": problem.path,
+            "text": problem.text,
+        },
+        ensure_ascii=False,
     )
-    raise typer.Exit(FINDINGS if found else CLEAN)
 
 
-def report(error: SeedError) -> None:
-    """Print what makes a seed invalid, and how much of it there is."""
+def report(error: SeedError, outcome: str = "Nothing is published from a seed like this.") -> None:
+    """Print what makes a seed invalid, how much of it there is, and what that means."""
     for problem in error.problems:
         typer.echo(str(problem))
-    typer.echo(
-        f"Invalid: {counted(len(error.problems), 'problem')}. Nothing is published from a seed like this."
-    )
+    typer.echo(f"Invalid: {counted(len(error.problems), 'problem')}. {outcome}")
 
 
 def summary(seed: Seed) -> str:
@@ -70,45 +120,4 @@ def summary(seed: Seed) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 policy`, `2 policies`."""
     plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
-    return f"{number} {noun if number == 1 else plural}"
-
-
-def findings(seed: Seed) -> Iterator[Problem]:
-    """What is valid and still deserves a second look."""
-    yield from _unused(seed)
-    for entry in seed.policies.values():
-        yield from _broad(entry)
-
-
-def _unused(seed: Seed) -> Iterator[Problem]:
-    roles: set[str] = set()
-    upstreams: set[str] = set()
-    for policy in (entry.data for entry in seed.policies.values()):
-        for names in policy.get("subject", {}).get("roles", {}).values():
-            roles.update(names)
-        upstreams.update(listed(policy["target"]["upstream"]))
-    for name, entry in seed.roles.items():
-        if name not in roles:
-            yield entry.source.problem(
-                entry.keys, "no policy uses this role; remove it, or write the policy", at_key=True
-            )
-    for name, entry in seed.upstreams.items():
-        if name not in upstreams:
-            text = "no policy names this upstream, so nobody can reach it; remove it, or write the policy"
-            yield entry.source.problem(entry.keys, text, at_key=True)
-
-
-def _broad(entry: Entry) -> Iterator[Problem]:
-    """A permit that lets writes through should say which, and where."""
-    target = entry.data["target"]
-    if entry.data["effect"] != "permit" or READS.issuperset(target["methods"]):
-        return
-    for number, method in enumerate(target["methods"]):
-        if method == "*":
-            yield entry.problem(
-                ("target", "methods", number), '"*": permits every way of writing; name the methods'
-            )
-    for number, path in enumerate(target["paths"]):
-        if path == "/**":
-            text = f'"{path}": permits writing to every path of the upstream; name the paths'
-            yield entry.problem(("target", "paths", number), text)
+    return f"{number:,} {noun if number == 1 else plural}"
