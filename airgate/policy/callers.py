@@ -1,0 +1,202 @@
+"""Who could call: what the tokens of each issuer can say, and which roles follow from it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from airgate.engine import KINDS, METHODS, Bundle, Grant, Mapping
+from airgate.policy import bounds
+from airgate.policy.bounds import MISSING, THERE, UNREADABLE, Demand, Key
+from airgate.policy.index import Row, Rule
+from airgate.policy.patterns import Pieced, exactly
+
+Path = tuple[str, ...]
+Atom = tuple[Key, Demand]
+Alternative = tuple[Atom, ...]  # all of them
+Clause = tuple[Alternative, ...]  # one of them
+
+CONTEXT = ("dag", "task", "run", "environment", "tags")
+SUBJECT: Key = ("subject",)
+USED: Key = ("used",)
+METHOD: Key = ("method",)
+ID: Key = ("id",)
+ACTION: Key = ("action",)  # on an AuthZEN resource
+
+SOMEBODY = "another-issuer"  # for callers of whom no policy names the issuer
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of one issuer."""
+
+    mapping: Mapping
+    url: str = ""  # the exact `iss`
+    others: frozenset[Path] = frozenset()  # claims that grant roles elsewhere: in the set to compare with
+
+    @cached_property
+    def grants(self) -> dict[str, list[Grant]]:
+        grants: dict[str, list[Grant]] = {}
+        for grant in self.mapping.grants:
+            grants.setdefault(grant.role, []).append(grant)
+        return grants
+
+    @cached_property
+    def groups(self) -> frozenset[Path]:
+        """The claims that grant roles."""
+        return self.others | {grant.claim for grant in self.mapping.grants if grant.claim is not None}
+
+    def claim(self, path: Path) -> Key:
+        return ("groups" if path in self.groups else "claim", *path)
+
+    def kinds(self, kinds: Iterable[str]) -> tuple[Key, Pieced]:
+        """Where the caller's kind stands, and the values there that mean one of these. An empty one: it isn't there."""
+        values = set(kinds) | ({""} if self.mapping.kind_default in kinds else set())
+        return ("kind", *(self.mapping.kind_claim or ())), frozenset(map(exactly, values))
+
+    def sources(self, field: str, attested: bool) -> list[tuple[Key, Alternative]]:
+        """Where a value of the workload context can stand, and what holds if it does.
+
+        The claim that attests it comes first; a header counts where that is missing, unless `attested` is asked for.
+        """
+        claim, header = self._claimed(field), ("header", field)
+        unsaid: Alternative = ((claim, bounds.state(MISSING)),) if claim else ()
+        sources: list[tuple[Key, Alternative]] = [(claim, ((claim, bounds.state(THERE)),))] if claim else []
+        return sources if attested else [*sources, (header, (*unsaid, (header, bounds.state(THERE))))]
+
+    def missing(self, field: str, attested: bool) -> Alternative:
+        """No such value counts."""
+        keys = [key for key in (self._claimed(field), () if attested else ("header", field)) if key]
+        return tuple((key, bounds.state(MISSING)) for key in keys)
+
+    def _claimed(self, field: str) -> Key:
+        path = dict(self.mapping.attested).get(field)
+        return () if path is None else ("claimed", field, *path)
+
+    def granted(self, role: str) -> Clause:
+        """The ways to a role."""
+        return tuple(
+            ((SUBJECT, bounds.one_of([exactly(grant.value)])),)
+            if grant.claim is None
+            else ((key := self.claim(grant.claim), _SAID), (key, ("has", grant.value)))
+            for grant in self.grants.get(role, ())
+        )
+
+    def not_granted(self, role: str) -> Alternative:
+        """The role is not held, or unknown."""
+        return tuple(
+            (SUBJECT, bounds.none_of([exactly(grant.value)]))
+            if grant.claim is None
+            else (self.claim(grant.claim), ("lacks", grant.value))
+            for grant in self.grants.get(role, ())
+        )
+
+    def not_held(self, role: str) -> Alternative:
+        """The role is known not to be held."""
+        said = ((self.claim(path), _SAID) for path in self._claims(role))
+        return (*self.not_granted(role), *said)
+
+    def not_unheld(self, role: str) -> Clause:
+        """The ways in which the role is held, or unknown."""
+        return (
+            *self.granted(role),
+            *(((self.claim(path), bounds.state(MISSING)),) for path in self._claims(role)),
+        )
+
+    def _claims(self, role: str) -> list[Path]:
+        claims = {grant.claim for grant in self.grants.get(role, ()) if grant.claim is not None}
+        return sorted(claims)
+
+    def used(self, role: str) -> Clause:
+        """The ways in which the role is granted and in use."""
+        return tuple((*way, (USED, ("in", role))) for way in self.granted(role))
+
+    def unused(self, role: str) -> Clause:
+        """It isn't granted, or the caller named others to act under."""
+        return (self.not_granted(role), ((USED, ("out", role)),))
+
+
+_SAID = bounds.state(THERE, UNREADABLE)
+
+
+@lru_cache(4_096)
+def base(key: Key) -> frozenset[Demand]:
+    """What holds for an attribute whatever policy says."""
+    if key == METHOD:
+        return frozenset({bounds.one_of(map(exactly, METHODS))})
+    if key[0] == "kind":  # without a claim that says it, it isn't said
+        return frozenset({bounds.one_of(map(exactly, ["", *(KINDS if len(key) > 1 else ())]))})
+    if key[0] == "claim":  # one that can't be compared is as good as none
+        return frozenset({bounds.state(MISSING, THERE)})
+    if key[0] == "claimed" and key[1] != "tags":
+        return frozenset({bounds.none_of([exactly("")])})
+    return frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class Callers:
+    """All who could call, by the issuer's name."""
+
+    tokens: dict[str, Tokens]
+
+    @classmethod
+    def of(cls, bundle: Bundle, reading: Iterable[Rule] = (), beside: Bundle | None = None) -> "Callers":
+        """Those of a bundle. `reading`: rules that are not in it. `beside`: another bundle to compare with."""
+        claims = claims_read(reading)
+        others: dict[str, frozenset[Path]] = {}
+        for issuer in beside.issuers.values() if beside is not None else ():
+            claims.update(issuer.mapping.claims)
+            others[issuer.mapping.id] = Tokens(issuer.mapping).groups
+        return cls(
+            {
+                issuer.mapping.id: Tokens(
+                    issuer.mapping._replace(claims=tuple(sorted({*issuer.mapping.claims, *claims}))),
+                    url,
+                    others.get(issuer.mapping.id, frozenset()),
+                )
+                for url, issuer in bundle.issuers.items()
+            }
+        )
+
+    @classmethod
+    def anybody(cls, rules: Iterable[Rule]) -> "Callers":
+        """Whoever the rules could mean, when nobody says who there is: any issuer vouches for anything."""
+        rules = list(rules)
+        roles = {name for row in _rows(rules) if row[0].startswith("subject.roles.") for name in row[1]}
+        issuers = {name for row in _rows(rules) if row[0] == "subject.issuer" for name in row[1]}
+        return cls(
+            {
+                issuer: Tokens(
+                    Mapping(
+                        id=issuer,
+                        kind_claim=("kind",),
+                        kind_default=KINDS[0],
+                        attested=tuple((field, ("attested", field)) for field in CONTEXT),
+                        grants=tuple(Grant(role, ("roles", role), "held") for role in sorted(roles)),
+                        claims=tuple(sorted(claims_read(rules))),
+                    ),
+                    f"https://{issuer}.example.com",
+                )
+                for issuer in [*sorted(issuers), SOMEBODY]
+            }
+        )
+
+
+ANYBODY = Callers({})  # in place of `Callers.anybody` of rules that are not all known yet
+
+
+def _rows(rules: Iterable[Rule]) -> Iterable[Row]:
+    return (row for rule in rules for row in rule.conditions)
+
+
+def claims_read(rules: Iterable[Rule]) -> set[Path]:
+    """The claims that conditions of the rules look at."""
+    paths: set[Path] = set()
+    for row in _rows(rules):
+        if row[0].startswith("subject.claims."):
+            paths.add(tuple(row[1]))
+        elif row[0] == "when.equals":
+            for attribute in row[1:3]:
+                space, _, name = attribute.partition(".")
+                if space == "subject" and name not in ("id", "issuer", "kind"):
+                    paths.add((name,))
+    return paths

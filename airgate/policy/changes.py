@@ -1,0 +1,290 @@
+"""What changes between two policy sets: calls that are permitted in one and denied in the other, and the text.
+
+A call is newly permitted when a permit matches and nothing denies it, and before either no permit did, or something
+denied it: a forbid, or two permits that ask for different credentials. So what has to be searched is: permits that are
+new or changed, forbids that are gone or changed, and such pairs.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from airgate.engine import Mapping
+from airgate.policy.compile import Compiled
+from airgate.policy.enforced import Enforced, clashes, may_meet
+from airgate.policy.evidence import Engine, Evidence
+from airgate.policy.index import canonical
+from airgate.policy.meaning import seconds
+from airgate.policy.search import Net, Part, Search, Unknown
+from airgate.policy.witness import Witness
+
+ADDED, REMOVED, CHANGED = "added", "removed", "changed"
+
+Watch = Callable[[list["Question"]], Iterable["Question"]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A call that is decided in two ways."""
+
+    request: Witness
+    before: Evidence | None  # None: refused before policy was asked
+    after: Evidence | None
+
+    @property
+    def known(self) -> Evidence:
+        """One of the two: a call that both refuse before policy is no difference."""
+        known = self.after or self.before
+        assert known is not None
+        return known
+
+    @property
+    def of_one_caller(self) -> bool:
+        """Whether the token means the same in both."""
+        one, other = self.before, self.after
+        if one is None or other is None:
+            return False
+        # Each reads the claims that its own policies ask for.
+        return one.call.caller.identity == other.call.caller.identity._replace(
+            claims=one.call.caller.identity.claims
+        )
+
+
+@dataclass
+class Change:
+    """An issuer, role, upstream or policy that isn't what it was."""
+
+    section: str  # issuer | role | upstream | policy
+    name: str
+    what: str  # added | removed | changed
+    details: list[str]
+    opens: list[str] = field(default_factory=list)  # why it is new access whatever the policies say
+    gained: Difference | None = None
+    lost: Difference | None = None
+    unknown: list[str] = field(default_factory=list)  # why it isn't known whether it permits more
+
+
+@dataclass(frozen=True)
+class Question:
+    """Is there a call that one policy set permits because of `cause`, and the other doesn't?"""
+
+    cause: Part
+    gain: bool  # the set that permits it is the newer one
+    inside: list[list[Part]]  # it has to be inside one of these
+    outside: Net
+    least: list[
+        Part
+    ]  # a part of each of them: often there is no call that is inside that and outside the rest
+
+    def found(self, since: float) -> Iterator[Witness | Unknown]:
+        """Calls that may be it, and what stood in the way of knowing."""
+        if len(self.inside) > 1 and Search(self.least, self.outside, since).answer() is None:
+            return
+        for parts in self.inside:
+            found = Search(parts, self.outside, since).answer()
+            if found is not None:
+                yield found
+
+
+class Comparison:
+    """Two policy sets. `since`: seconds since the epoch, from which on calls count."""
+
+    def __init__(self, old: Compiled, new: Compiled, since: float) -> None:
+        self.old, self.new, self.since = old, new, since
+        self._engines = Engine(old, since), Engine(new, since)
+
+    def changes(self, watch: Watch = list) -> list[Change]:
+        """All that differs, with a call for each policy that permits more or less, if there is one."""
+        old, new = Enforced.of(self.old, beside=self.new), Enforced.of(self.new, beside=self.old)
+        changes = {(change.section, change.name): change for change in _texts(self.old, self.new)}
+        asked = [*questions(old, new, gain=True), *questions(new, old, gain=False)]
+        for question in watch(asked):
+            name = question.cause.rule.id
+            change = changes.get(("policy", name))
+            if change is None:  # its words are the same: what they mean has changed with roles or issuers
+                change = changes["policy", name] = Change("policy", name, CHANGED, [])
+            if (change.gained if question.gain else change.lost) is None:
+                self._answer(question, change)
+        meant = [
+            change
+            for change in changes.values()
+            if change.details or change.gained or change.lost or change.unknown
+        ]
+        return sorted(meant, key=lambda change: (_SECTIONS.index(change.section), change.name))
+
+    def _answer(self, question: Question, change: Change) -> None:
+        for found in question.found(self.since):
+            why = found.why if isinstance(found, Unknown) else _DISAGREE
+            if isinstance(found, Witness):
+                before, after = (engine.evidence(found) for engine in self._engines)
+                permits = [each is not None and each.decision.permit for each in (before, after)]
+                if permits == [not question.gain, question.gain]:
+                    difference = Difference(found, before, after)
+                    if question.gain:
+                        change.gained = difference
+                    else:
+                        change.lost = difference
+                    return
+            if question.gain:
+                change.unknown.append(why)
+
+
+_DISAGREE = "a call was found that the gate decides in another way than the analysis"
+_SECTIONS = ("issuer", "role", "upstream", "policy")
+
+
+def questions(before: Enforced, after: Enforced, gain: bool) -> Iterator[Question]:
+    """All that has to be answered to know every call that `after` permits and `before` doesn't.
+
+    `gain`: as `Question.gain`. What is the same in both needs no question.
+    """
+    for upstream in after.upstreams:
+        permits, forbids = after.permits.get(upstream, []), after.forbids.get(upstream, [])
+        permitted = before.permits.get(upstream, [])
+        known = {_meaning(part) for part in permitted}
+        asked = [part for part in permits if _meaning(part) not in known]
+        if asked:
+            outside = _net(upstream, [*forbids, *permitted], permits)
+            for part in asked:
+                yield Question(part, gain, [[part]], outside, [part])
+        denied: list[tuple[Part, tuple[Part, ...]]] = []  # what denied some calls before, and does no more
+        known = {_meaning(part) for part in forbids}
+        denied += [
+            (part, (part,)) for part in before.forbids.get(upstream, []) if _meaning(part) not in known
+        ]
+        asking = {_asking(part) for part in permits}
+        for pair in clashes(permitted):
+            if gone := [part for part in pair if _asking(part) not in asking]:
+                denied.append((gone[0], pair))
+        outside = _net(upstream, forbids, permits)
+        for cause, parts in denied:
+            near = [permit for permit in permits if all(may_meet(permit, part) for part in parts)]
+            yield Question(cause, gain, [[permit, *parts] for permit in near], outside, [*parts])
+
+
+def _net(upstream: str, parts: Iterable[Part], permits: Iterable[Part]) -> Net:
+    return Net(upstream, [(part,) for part in parts], permits)
+
+
+def _asking(part: Part) -> tuple[str, str | None]:
+    return _meaning(part), part.credential
+
+
+def _meaning(part: Part) -> str:
+    """A text that two parts share only if they match the same calls: what the rule says, and what that rests on."""
+    rule = part.rule
+    roles = {name for row in rule.conditions if row[0].startswith("subject.roles.") for name in row[1]}
+    conditions = canonical(rule.conditions)
+    # Whether a caller is human matters to conditions on the workload, too.
+    of_a_task = "workload." in conditions
+    by_kind = of_a_task or "subject.kind" in conditions
+
+    def rests_on(mapping: Mapping) -> list[Any]:
+        grants = [grant for grant in mapping.grants if grant.role in roles]
+        kind = [mapping.kind_claim, mapping.kind_default] if by_kind else None
+        return [sorted(map(canonical, grants)), kind, sorted(mapping.attested) if of_a_task else None]
+
+    issuers = {name: rests_on(tokens.mapping) for name, tokens in part.callers.tokens.items()}
+    return canonical([rule.effect, rule.methods, rule.paths, conditions, issuers])
+
+
+def _texts(old: Compiled, new: Compiled) -> Iterator[Change]:
+    """What was written differently."""
+    for section, member in zip(_SECTIONS, ("issuers", "roles", "upstreams", "policies"), strict=True):
+        before = {name: entry.data for name, entry in getattr(old.seed, member).items()}
+        after = {name: entry.data for name, entry in getattr(new.seed, member).items()}
+        for name in sorted({*before, *after}):
+            one, other = before.get(name), after.get(name)
+            if one == other:
+                continue
+            what = ADDED if one is None else REMOVED if other is None else CHANGED
+            details = list(_details(one, other)) if one and other else [_title(section, one or other or {})]
+            change = Change(section, name, what, details)
+            if other is not None:
+                change.opens = list(_OPENS[section](one, other))
+            yield change
+
+
+def _title(section: str, data: dict[str, Any]) -> str:
+    if section == "policy":
+        shadow = ", in shadow" if data.get("mode") == "shadow" else ""
+        return f"{data['effect']}{shadow}: {data['description']}"
+    return str(data.get("description") or data.get("issuer") or data.get("base") or "")
+
+
+def _details(one: Any, other: Any, path: str = "") -> Iterator[str]:
+    """Each value that differs, by the way to it."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in dict.fromkeys([*one, *other]):
+            if one.get(key) != other.get(key):
+                yield from _details(one.get(key), other.get(key), f"{path}.{key}" if path else key)
+    else:
+        yield f"{path}: {_turned(one, other)}"
+
+
+def _turned(one: Any, other: Any) -> str:
+    """Both values, or of long lists what has gone and what has come."""
+    text = f"{_shown(one)} → {_shown(other)}"
+    if len(text) <= 80 or not (isinstance(one, list) and isinstance(other, list)):
+        return text
+    gone = [f"- {_shown(item)}" for item in one if item not in other]
+    come = [f"+ {_shown(item)}" for item in other if item not in one]
+    return "  ".join([*gone, *come]) or "in another order"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "(nothing)"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) + "}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _role_opens(one: dict[str, Any] | None, other: dict[str, Any]) -> Iterator[str]:
+    known = [] if one is None else one["granted_to"]
+    for grant in other["granted_to"]:
+        if grant not in known:
+            yield f"granted to {_shown(grant)}: new access wherever a policy asks for the role"
+
+
+def _issuer_opens(one: dict[str, Any] | None, other: dict[str, Any]) -> Iterator[str]:
+    if one is None:
+        yield "its tokens were refused: new access for its callers wherever a policy lets them"
+        return
+    for member in ("issuer", "jwks_uri"):
+        if one.get(member) != other.get(member):
+            yield f"{member}: other tokens are accepted"
+    for member in ("audiences", "algorithms"):
+        if more := [each for each in other[member] if each not in one[member]]:
+            yield f"{member}: tokens with {_shown(more)} were refused"
+    if one.get("type", "at+jwt") != other.get("type", "at+jwt") == "any":
+        yield "type: tokens that aren't marked as access tokens were refused"
+    for member, usual in (("max_lifetime", "1h"), ("clock_skew", "60s")):
+        if seconds(one.get(member, usual)) < seconds(other.get(member, usual)):
+            yield f"{member}: tokens that were refused may be accepted"
+
+
+def _policy_opens(one: dict[str, Any] | None, other: dict[str, Any]) -> Iterator[str]:
+    """Obligations that ask less than they did. Those of a new permit come with its calls."""
+    if one is None or one["effect"] != "permit" or other["effect"] != "permit":
+        return
+    before, after = one.get("obligations", {}), other.get("obligations", {})
+    for name, value in before.items():
+        if after.get(name) != value:
+            yield f"obligations.{name}: calls that it stopped may pass"
+    if one.get("asking") != other.get("asking") and "asking" in other:
+        yield "asking: other questions may be asked"
+
+
+def _nothing(one: dict[str, Any] | None, other: dict[str, Any]) -> Iterator[str]:
+    return iter(())
+
+
+_OPENS: dict[str, Callable[[dict[str, Any] | None, dict[str, Any]], Iterator[str]]] = {
+    "issuer": _issuer_opens,
+    "role": _role_opens,
+    "upstream": _nothing,
+    "policy": _policy_opens,
+}

@@ -1,0 +1,413 @@
+"""Regions: what is said of all calls at once agrees with what the gate decides, call by call."""
+
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from language import MOMENTS, RESOURCE, Scene, load, scene
+from world import ZONES
+
+from airgate.engine import KINDS, Call, Denied, Grant, Mapping, Zone, act, identify
+from airgate.policy.callers import Callers, Tokens, claims_read
+from airgate.policy.index import Rule
+from airgate.policy.regions import Region, Unknown, Witness, covers, empty, intersect, witness
+
+TABLES = {
+    name: Zone(name, tuple(zone["starts"]), tuple(zone["offsets"]), zone["until"])
+    for name, zone in ZONES.items()
+}
+ON_FRIDAY = ["when.time", "Europe/Berlin", ["fri"], 480, 1080]
+AT_NIGHT = ["when.time", "Europe/Berlin", ["fri"], 1320, 120]
+
+
+def rule(*conditions: list[Any], **changes: Any) -> Rule:
+    """A permit to read all of /v1, with conditions and changes."""
+    return replace(
+        Rule("p", "o@example.com", "permit", False, ["GET"], ["/v1/**"], list(conditions)), **changes
+    )
+
+
+def region(*conditions: list[Any], upstream: str = "ledger", **changes: Any) -> Region:
+    return Region.of(rule(*conditions, **changes), upstream, TABLES)
+
+
+def roles(quantifier: str, *names: str) -> list[Any]:
+    return [f"subject.roles.{quantifier}", sorted(names)]
+
+
+def dag(*patterns: str, attested: bool = False) -> list[Any]:
+    return ["workload.dag", list(patterns), attested]
+
+
+def tags(quantifier: str, *names: str) -> list[Any]:
+    return [f"workload.tags.{quantifier}", sorted(names), False]
+
+
+def claim(quantifier: str, *values: str) -> list[Any]:
+    return [f"subject.claims.{quantifier}", ["dep"], sorted(values)]
+
+
+def query(quantifier: str, *values: str) -> list[Any]:
+    return [f"target.query.{quantifier}", "format", sorted(values)]
+
+
+def same(left: str, right: str) -> list[Any]:
+    return ["when.equals", left, right, False]
+
+
+PERMIT, FORBID = {"effect": "permit"}, {"effect": "forbid"}
+HUMAN, ISSUER = ["subject.kind", ["human"]], ["subject.issuer", ["company"]]
+ALL: dict[str, Any] = {"methods": ["*"]}
+EVERY: dict[str, Any] = {"methods": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]}
+
+COVERED: list[tuple[str, Region, Region, bool | None]] = [
+    # what, the one, the other, whether every call of the other is one of the one
+    ("a policy itself", region(), region(), True),
+    ("a longer path", region(), region(paths=["/v1/x/{id}"]), True),
+    ("a shorter path", region(paths=["/v1/x/{id}"]), region(), False),
+    ("two paths that are one together", region(paths=["/v1", "/v1/{a}/**"]), region(), True),
+    ("fewer methods", region(**ALL), region(), True),
+    ("more methods", region(), region(**ALL), False),
+    ("every method named", region(**EVERY), region(**ALL), True),
+    ("other actions on a resource, of which there is no end",
+     region(methods=["read", "write"], paths=["/*"], upstream=RESOURCE),
+     region(methods=["*"], paths=["/*"], upstream=RESOURCE), False),
+    ("a condition more", region(), region(ISSUER), True),
+    ("a condition less", region(ISSUER), region(), False),
+    ("fewer roles of any", region(roles("any", "a", "b")), region(roles("any", "a")), True),
+    ("more roles of any", region(roles("any", "a")), region(roles("any", "a", "b")), False),
+    ("all of more roles", region(roles("all", "a")), region(roles("all", "a", "b")), True),
+    ("all for any", region(roles("any", "a", "x")), region(roles("all", "a", "b")), True),
+    ("none of more roles", region(roles("none", "a")), region(roles("none", "a", "b")), True),
+    ("none of fewer roles", region(roles("none", "a", "b")), region(roles("none", "a")), False),
+    ("a narrowed role: a forbid reads those that are granted",
+     region(roles("any", "a"), **FORBID), region(roles("any", "b")), False),
+    ("a role in use, which is granted too", region(roles("any", "a"), **FORBID), region(roles("any", "a")), True),
+    ("a role granted, which may not be in use", region(roles("any", "a")), region(roles("any", "a"), **FORBID), False),
+    ("another pattern inside it", region(dag("fin*")), region(dag("finance_*")), True),
+    ("a pattern across it", region(dag("*_daily")), region(dag("finance_*")), False),
+    ("patterns that leave nothing out", region(dag("a*", "*")), region(dag("b*")), True),
+    ("what is attested only", region(dag("x")), region(dag("x", attested=True)), True),
+    ("what a header may say", region(dag("x", attested=True)), region(dag("x")), False),
+    ("a forbid where nothing is known", region(dag("x"), **FORBID), region(), False),
+    ("a forbid of what is not known, for machines",
+     region(dag("*"), **FORBID), region(["subject.kind", ["workload", "agent"]]), True),
+    ("a forbid of what is not known, for people", region(dag("*"), **FORBID), region(HUMAN), False),
+    ("a permit where nothing is known", region(dag("*")), region(), False),
+    ("one tag for another", region(tags("any", "a")), region(tags("any", "b")), False),
+    ("all tags for any", region(tags("any", "a", "b")), region(tags("all", "a", "b")), True),
+    ("any tag but one", region(tags("any", "a", "b")), region(tags("any", "a", "b", "c"), tags("none", "c")), True),
+    ("a claim among more", region(claim("any", "x", "y")), region(claim("any", "x")), True),
+    ("a claim that is there", region(claim("any", "x")), region(claim("none", "y")), False),
+    ("the claim sub, which is the subject", region(["subject.claims.any", ["sub"], ["x", "y"]]),
+     region(["subject.id", ["x"]]), True),
+    ("the subject, which is the claim sub", region(["subject.id", ["x"]]),
+     region(["subject.claims.none", ["sub"], ["y"]]), False),
+    ("a parameter that is not there", region(query("none", "csv")), region(query("any", "json")), True),
+    ("one value is not all of two", region(query("all", "csv", "json")), region(query("any", "csv")), False),
+    ("smaller networks",
+     region(["when.ip", ["10.0.0.0/8"]]), region(["when.ip", ["10.1.0.0/16", "10.2.0.0/16"]]), True),
+    ("a network beside it", region(["when.ip", ["10.0.0.0/9"]]), region(["when.ip", ["10.0.0.0/8"]]), False),
+    ("networks that are one together",
+     region(["when.ip", ["10.0.0.0/9", "10.128.0.0/9"]]), region(["when.ip", ["10.0.0.0/8"]]), True),
+    ("fewer countries", region(["when.country", ["DE", "FR"]]), region(["when.country", ["DE"]]), True),
+    ("hours inside it", region(ON_FRIDAY), region(["when.time", "Europe/Berlin", ["fri"], 540, 600]), True),
+    ("the same hours in another zone", region(ON_FRIDAY), region(["when.time", "Etc/UTC", ["fri"], 480, 1080]), False),
+    ("hours inside it, whatever the offset",
+     region(["when.time", "Etc/UTC", ["fri"], 360, 1080]), region(ON_FRIDAY), True),
+    ("hours that a summer moves out of it",
+     region(["when.time", "Etc/UTC", ["fri"], 420, 1080]), region(ON_FRIDAY), False),
+    ("hours after midnight", region(AT_NIGHT), region(["when.time", "Europe/Berlin", ["sat"], 0, 120]), True),
+    ("hours before midnight", region(AT_NIGHT), region(["when.time", "Europe/Berlin", ["sat"], 1320, 1440]), False),
+    ("earlier dates", region(["when.dates", None, 200]), region(["when.dates", 50, 100]), True),
+    ("later dates", region(["when.dates", None, 200]), region(["when.dates", 50, None]), False),
+    ("the same comparison", region(same("resource.id", "subject.id"), paths=["/v1/{id}"]),
+     region(same("resource.id", "subject.id"), paths=["/v1/{id}"]), True),
+    ("the same comparison, said the other way round", region(same("subject.id", "query.owner")),
+     region(same("query.owner", "subject.id")), True),
+    ("a comparison with another segment", region(same("resource.id", "subject.id"), paths=["/v1/{id}/{x}"]),
+     region(same("resource.id", "subject.id"), paths=["/v1/{x}/{id}"]), False),
+    ("a placeholder that the path has not", region(), region(same("resource.nobody", "subject.id")), True),
+    ("what is never so", region(roles("any", "zz")), region(roles("any", "a"), roles("none", "a")), True),
+    ("another upstream", region(), region(upstream="crm"), False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "whole"), [pytest.param(*row, id=f"{name}: {row[-1]}") for name, *row in COVERED]
+)
+def test_covers(one: Region, other: Region, whole: bool | None) -> None:
+    assert covers(one, other) is whole
+
+
+EMPTY: list[tuple[str, Rule, str]] = [
+    # what, the policy, why no call can ever match
+    ("nothing", rule(), ""),
+    ("a role asked for and kept out", rule(roles("any", "a"), roles("none", "a")),
+     "subject.roles.any [a] and subject.roles.none [a] are never true together"),
+    ("one of two roles asked for and kept out", rule(roles("any", "a", "b"), roles("none", "a")), ""),
+    ("only what matters is named", rule(ISSUER, roles("all", "a", "b"), dag("x"), roles("none", "b")),
+     "subject.roles.all [a, b] and subject.roles.none [b] are never true together"),
+    ("a forbid is read the same", rule(roles("any", "a"), roles("none", "a"), **FORBID),
+     "subject.roles.any [a] and subject.roles.none [a] are never true together"),
+    ("a person's DAG", rule(HUMAN, dag("x")), "subject.kind [human] and workload.dag [x] are never true together"),
+    ("a date before itself", rule(["when.dates", 100, 50]), "when.dates: it ends before it begins"),
+    ("a Friday that is a Monday", rule(ON_FRIDAY, ["when.time", "Europe/Berlin", ["mon"], 0, 1440]),
+     "when.time (Europe/Berlin [fri] 08:00-18:00) and when.time (Europe/Berlin [mon] 00:00-24:00) "
+     "are never true together"),
+    ("a night that reaches into the next day", rule(AT_NIGHT, ["when.time", "Europe/Berlin", ["sat"], 0, 1440]), ""),
+    ("two networks that share nothing", rule(["when.ip", ["10.0.0.0/8"]], ["when.ip", ["192.0.2.0/24"]]),
+     "when.ip [10.0.0.0/8] and when.ip [192.0.2.0/24] are never true together"),
+    ("a value of one parameter that would be two", rule(query("all", "csv", "json")),
+     "target.query.all (format) [csv, json]: never true"),
+    ("a claim that holds two values", rule(claim("all", "x", "y")), ""),
+    ("a path that no request has", rule(paths=["/v1/.."]), "no path that the gate lets through matches [/v1/..]"),
+    ("a placeholder that the path has not", rule(same("resource.nobody", "subject.id")),
+     "when.equals [resource.nobody, subject.id]: never true"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"), [pytest.param(*row, id=f"{name}: {row[-1] or 'possible'}") for name, *row in EMPTY]
+)
+def test_a_policy_that_contradicts_itself(policy: Rule, why: str) -> None:
+    assert empty(policy, "ledger", TABLES) == why
+
+
+COMPANY = Mapping(
+    id="company",
+    kind_claim=None,
+    kind_default="workload",
+    attested=(("task", ("task",)),),
+    grants=(Grant("a", ("groups",), "a"), Grant("b", None, "svc-b"), Grant("c", None, "svc-c")),
+)
+KNOWN = Callers({"company": Tokens(COMPANY, "https://login.example.com")})
+
+IMPOSSIBLE: list[tuple[str, Rule, str]] = [
+    ("a role that its issuer grants", rule(ISSUER, roles("any", "a")), ""),
+    ("a role that nobody grants", rule(roles("any", "z")), "subject.roles.any [z]: no issuer grants z"),
+    ("roles that nobody grants", rule(roles("any", "y", "z")),
+     "subject.roles.any [y, z]: no issuer grants y or z"),
+    ("a role among others that nobody grants", rule(roles("all", "a", "z")),
+     "subject.roles.all [a, z]: no issuer grants z"),
+    ("roles of two subjects", rule(roles("all", "b", "c")),
+     "subject.roles.all [b, c]: nobody can hold them all"),
+    ("a role of another subject", rule(["subject.id", ["svc-c"]], roles("any", "b")),
+     "subject.id [svc-c] and subject.roles.any [b] are never true together"),
+    ("a kind that no token says", rule(HUMAN), "subject.kind [human]: no issuer's tokens are of that kind"),
+    ("an issuer that isn't there", rule(["subject.issuer", ["partner"]]), "subject.issuer [partner]: no such issuer"),
+    ("context that is attested", rule(["workload.task", ["x"], True]), ""),
+    ("context that nobody attests", rule(dag("x", attested=True)),
+     "workload.dag [x], attested: no issuer attests it"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [pytest.param(*row, id=f"{name}: {row[-1] or 'possible'}") for name, *row in IMPOSSIBLE],
+)
+def test_a_policy_that_nobody_can_meet(policy: Rule, why: str) -> None:
+    assert empty(policy, "ledger", TABLES, KNOWN) == why
+
+
+def test_two_regions_meet_where_a_call_is_in_both() -> None:
+    both = intersect(region(paths=["/v1/{id}"]), region(roles("any", "a"), paths=["/*/x"]))
+    assert both is not None
+    found = witness(both)
+    assert isinstance(found, Witness)
+    assert found.segments == ("v1", "x")
+    assert intersect(region(paths=["/v1/{id}"]), region(paths=["/v2/{id}"])) is None
+    assert intersect(region(), region(upstream="crm")) is None
+
+
+def test_a_witness_may_have_to_act_under_fewer_roles_than_it_holds() -> None:
+    """What a role opens can be closed by another one that is in use, and a tag takes that out of use."""
+    both = Callers(
+        {"company": Tokens(COMPANY._replace(grants=tuple(Grant(role, ("groups",), "g") for role in "ab")))}
+    )
+    found = witness(
+        Region.of(rule(roles("any", "a")), "ledger", callers=both),
+        [Region.of(rule(roles("any", "b")), "ledger", callers=both)],
+    )
+    assert isinstance(found, Witness)
+    assert found.tag == ("a",)
+
+
+HOLDING_B = [
+    # who is granted what by which group, and the role to act under; None: there is no such call
+    ("another role of the same group", {"a": "g", "b": "g"}, ("a",)),
+    ("another group's role", {"a": "h", "b": "g"}, ("a",)),
+    ("no other role", {"b": "g"}, None),
+]
+
+
+@pytest.mark.parametrize(
+    ("groups", "tag"), [pytest.param(*row[1:], id=f"{row[0]}: {row[2]}") for row in HOLDING_B]
+)
+def test_a_role_is_out_of_use_only_while_another_one_is_in_use(
+    groups: dict[str, str], tag: tuple[str, ...] | None
+) -> None:
+    grants = tuple(Grant(role, ("groups",), group) for role, group in groups.items())
+    callers = Callers({"company": Tokens(COMPANY._replace(grants=grants))})
+    holding = intersect(
+        Region.of(rule(), "ledger", callers=callers),
+        Region.of(rule(roles("all", "b"), **FORBID), "ledger", callers=callers),
+    )
+    assert holding is not None
+    using = Region.of(rule(roles("any", "b")), "ledger", callers=callers)
+    not_surely = Region.of(rule(roles("none", "b"), **FORBID), "ledger", callers=callers)
+    found = witness(holding, [using, not_surely])
+    assert (found.tag if isinstance(found, Witness) else found) == tag
+
+
+def test_a_comparison_is_met_by_a_value_that_both_sides_can_have() -> None:
+    found = witness(
+        region(same("resource.owner", "subject.dep"), claim("any", "x", "y"), paths=["/v1/{owner}/z"])
+    )
+    assert isinstance(found, Witness)
+    assert found.segments[1] == found.claims["dep"]
+
+
+def test_no_more_work_is_done_than_is_allowed() -> None:
+    wanted = region(*[roles("any", *(f"r{number}-{each}" for each in range(3))) for number in range(4)])
+    others = [region(roles("all", f"r0-{one}", f"r1-{other}")) for one in range(3) for other in range(3)]
+    assert isinstance(witness(wanted, others, most=3), Unknown)
+    assert witness(wanted, others) is None
+
+
+def test_calls_before_the_beginning_do_not_count() -> None:
+    old = region(["when.dates", None, 1000])
+    assert isinstance(witness(old, since=999), Witness)
+    assert witness(old, since=1000) is None
+
+
+# From here on: whatever is claimed is held against the gate, on policies and calls that nobody chose.
+
+
+def as_rule(policy: dict[str, Any]) -> Rule:
+    """The policy as it would be enforced."""
+    target = policy["target"]
+    return Rule(
+        policy["id"],
+        policy["owner"],
+        policy["effect"],
+        False,
+        target["methods"],
+        target["paths"],
+        policy["conditions"],
+        policy["obligations"],
+    )  # fmt: skip
+
+
+def matches(upstream: str, policy: dict[str, Any], call: Call) -> bool:
+    decision = load(upstream, policy | {"mode": "enforce"}).decide(call)
+    return bool(decision.permits or decision.forbids)
+
+
+def compares(*policies: dict[str, Any]) -> bool:
+    """Whether values are compared with each other: of that the analysis knows little."""
+    return any(row[0] == "when.equals" for policy in policies for row in policy["conditions"])
+
+
+SCENES = st.binary(min_size=160, max_size=160).map(scene)
+
+
+@given(SCENES)
+@settings(max_examples=400)
+def test_what_is_claimed_of_all_calls_holds_for_any(scene: Scene) -> None:
+    """Nobody says who there is: a claim is about everybody."""
+    others = [Region.of(as_rule(policy), scene.upstream, TABLES) for policy in scene.policies]
+    own = Region.of(as_rule(scene.more), scene.upstream, TABLES)
+    inside = matches(scene.upstream, scene.more, scene.call)
+    matching = [matches(scene.upstream, policy, scene.call) for policy in scene.policies]
+    found = witness(own, others)
+    if found is None:
+        assert not inside or any(matching)
+    if isinstance(found, Unknown):
+        assert compares(scene.more, *scene.policies), found.why
+    for other, matched in zip(others, matching, strict=True):
+        if covers(other, own):
+            assert matched or not inside
+    if empty(as_rule(scene.more), scene.upstream, TABLES) and scene.more["effect"] == "permit":
+        assert not inside
+
+
+def mapping(random: Random, name: str, claims: set[tuple[str, ...]]) -> Mapping:
+    """An issuer that grants a, b and c in some ways, or not at all."""
+    ways = [("dep",), ("groups",), ("org", "unit"), None]
+    grants = [
+        Grant(role, claim, random.choice("xy" if claim in (("dep",), None) else "gh"))
+        for role in "abc"
+        for claim in random.sample(ways, random.choice([0, 1, 1, 2]))
+    ]
+    attested = [(field, (field,)) for field in ("dag", "tags") if random.random() < 0.5]
+    kind = random.choice([None, ("kind",)])
+    return Mapping(name, kind, random.choice(KINDS), tuple(attested), tuple(grants), tuple(sorted(claims)))
+
+
+def token(random: Random) -> tuple[dict[str, Any], dict[str, str]]:
+    """Claims and headers of a request."""
+    known: dict[str, list[Any]] = {
+        "dep": ["x", "y", [], ["x", "y"], ["x", "z"], "1"],
+        "groups": ["g", [], ["g", "h"], ["h"]],
+        "org": [{"unit": "x"}, {"unit": "g"}, {"unit": []}],
+        "kind": list(KINDS),
+        "dag": ["x", "xyz", "y"],
+        "tags": [[], ["x"], ["x", "y"]],
+    }
+    said = {
+        "airgate-dag-id": ["x", "y"],
+        "airgate-task-id": ["x", "xyz"],
+        "airgate-dag-tags": ["x", "x,y", "z"],
+    }
+    claims = {name: random.choice(values) for name, values in known.items() if random.random() < 0.5}
+    return claims, {name: random.choice(values) for name, values in said.items() if random.random() < 0.4}
+
+
+@given(SCENES, st.integers(0, 2**32))
+@settings(max_examples=250)
+def test_what_is_claimed_of_the_callers_there_are_holds_for_their_tokens(scene: Scene, seed: int) -> None:
+    random = Random(seed)
+    policies = [policy for policy in scene.policies if not compares(policy)]
+    rules = [as_rule(policy) for policy in policies]
+    own = as_rule(scene.more)
+    claims = claims_read([*rules, own])
+    callers = Callers(
+        {
+            name: Tokens(mapping(random, name, claims), f"https://{name}.example.com")
+            for name in ("company", "partner")
+        }
+    )
+    others = [Region.of(each, scene.upstream, TABLES, callers) for each in rules]
+    region = Region.of(own, scene.upstream, TABLES, callers)
+    found = witness(region, others)
+    covered = [covers(other, region) for other in others]
+    never = empty(own, scene.upstream, TABLES, callers)
+    if isinstance(found, Unknown):
+        assert compares(scene.more), found.why
+    if isinstance(found, Witness):
+        call = found.call(callers)
+        assert call is not None
+        assert matches(scene.upstream, scene.more, call)
+        assert not any(matches(scene.upstream, policy, call) for policy in policies)
+    for _ in range(8):
+        asked, headers = token(random)
+        issuer, subject = random.choice(["company", "partner"]), random.choice("xyz")
+        try:
+            identity = identify(asked, subject, callers.tokens[issuer].mapping)
+            if identity.granted and random.random() < 0.5:
+                headers["airgate-role"] = random.choice(sorted(identity.granted))
+            caller = act(identity, headers)
+        except Denied:
+            continue
+        call = Call(caller, scene.target, random.choice(MOMENTS), scene.client, scene.country)
+        inside = matches(scene.upstream, scene.more, call)
+        matching = [matches(scene.upstream, policy, call) for policy in policies]
+        assert not (found is None and inside and not any(matching))
+        assert not any(
+            whole and inside and not matched for whole, matched in zip(covered, matching, strict=True)
+        )
+        assert not (never and inside and scene.more["effect"] == "permit")
