@@ -8,10 +8,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-all check lint types bench format lock clean
+.PHONY: help setup demo dev test test-all fuzz check lint types bench bench-policy bench-tokens format lock clean
 
 help: ## Show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.python-packages node_modules/.npm-packages ## Install everything (the other targets do it when needed)
 
@@ -27,6 +27,9 @@ test: setup ## Unit tests and end-to-end tests against the running gate
 test-all: setup ## All tests, including those inside production's Python versions
 	@$(BIN)/pytest --cov --cov-report=term tests/unit tests/e2e tests/runtime
 
+fuzz: setup ## A million mutated tokens, ten to twenty minutes
+	@$(BIN)/python tests/fuzz
+
 check: lint types test ## Format, lint, types, tests: run it before you propose a change
 
 lint: setup
@@ -40,6 +43,12 @@ types: setup
 
 bench: setup ## Measure the gate beside bare Workers (results in bench/)
 	@$(BIN)/python -m bench
+
+bench-tokens: setup ## Measure what refusing a token costs beside accepting one
+	@$(BIN)/python -m bench.refusals
+
+bench-policy: setup ## Measure decisions beside Cedar, Casbin and Rego (results in bench/)
+	@$(BIN)/python -m bench.decisions
 
 format: setup ## Format the code and fix what can be fixed
 	@$(BIN)/ruff format .

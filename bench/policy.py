@@ -93,6 +93,9 @@ class _Fresh:
     def get(self, key: str) -> str | None:
         return None
 
+    def names(self, prefix: str) -> set[str]:
+        return set()
+
     def put(self, values: Mapping[str, str]) -> None:
         file = self._state / "entries.json"
         file.write_text(json.dumps([{"key": key, "value": value} for key, value in values.items()]))
@@ -107,4 +110,4 @@ def publish(state: Path, issuer: str, upstream: str) -> int:
     (folder / "bench.yaml").write_text(yaml.safe_dump(seed(issuer, upstream)), encoding="utf-8")
     compiled = compile_folder(folder)
     publish_to(_Fresh(state), compiled, "bench")
-    return len(compiled.bundle["policies"])
+    return sum(len(rules) for rules in compiled.rules.values())
