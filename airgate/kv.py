@@ -33,5 +33,11 @@ def kv_get(stack: Stack, key: str) -> str | None:
     return None if text == MISSING else text
 
 
+def kv_names(stack: Stack, prefix: str) -> set[str]:
+    """All keys that begin with `prefix`. Raises as kv_put does."""
+    arguments = ["kv", "key", "list", "--prefix", prefix, *_where(stack)]
+    return {item["name"] for item in json.loads(run_wrangler(arguments, home=stack.state, embedded=True))}
+
+
 def _where(stack: Stack) -> list[str]:
     return ["--binding", BINDING, "--env", "local", "--local", "--persist-to", str(stack.state)]

@@ -18,22 +18,19 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from airgate.dev.stack import Stack, StackError, read_stack
-from airgate.engine import load_pointer
-from airgate.kv import BINDING, kv_get, kv_put
+from airgate.engine import BUNDLE, POINTER, SHARD, load_pointer
+from airgate.kv import BINDING, kv_get, kv_names, kv_put
 from airgate.node import PROJECT, NodeMissing, WranglerFailed, run_wrangler
-from airgate.policy.check import Folder, report, summary
-from airgate.policy.compile import Compiled, StandIns, canonical, compile_folder
+from airgate.policy import index
+from airgate.policy.check import Folder, counted, report, summary
+from airgate.policy.compile import Compiled, StandIns, compile_folder
 from airgate.policy.seed import STARTER, SeedError, label
 
-POINTER = "policy/current"
-BUNDLE = "policy/bundle/"
-FORMAT = 1
 NOTE_LENGTH = 500
+LONGEST_LIST = 1000  # names; a local store lists no more, so what is missing from such a list may be there
 UNREACHABLE, INVALID = 1, 2
 
 Say = Callable[[str], None]
-
-_SECTIONS = {"policy": "policies", "role": "roles", "upstream": "upstreams", "issuer": "issuers"}
 
 
 class PublishError(Exception):
@@ -42,10 +39,10 @@ class PublishError(Exception):
 
 @dataclass(frozen=True)
 class Change:
-    """One difference between two bundles."""
+    """One difference between two policy sets."""
 
     verb: str  # added | removed | changed
-    noun: str  # policy | role | upstream | issuer
+    noun: str  # policy | role | upstream | issuer | time zone
     name: str
 
     def __str__(self) -> str:
@@ -63,9 +60,10 @@ class Published:
 
 
 class Store(Protocol):
-    """A gate's KV namespace. Both methods raise WranglerFailed and NodeMissing."""
+    """A gate's KV namespace. All methods raise WranglerFailed and NodeMissing."""
 
     def get(self, key: str) -> str | None: ...
+    def names(self, prefix: str) -> set[str]: ...
     def put(self, values: Mapping[str, str]) -> None: ...
 
 
@@ -77,6 +75,9 @@ class LocalStore:
 
     def get(self, key: str) -> str | None:
         return kv_get(self._stack, key)
+
+    def names(self, prefix: str) -> set[str]:
+        return kv_names(self._stack, prefix)
 
     def put(self, values: Mapping[str, str]) -> None:
         kv_put(self._stack, values)
@@ -92,6 +93,9 @@ class RemoteStore:
             if "404" in str(error) or "not found" in str(error).lower():
                 return None
             raise
+
+    def names(self, prefix: str) -> set[str]:
+        return {item["name"] for item in json.loads(self._run("kv", "key", "list", "--prefix", prefix))}
 
     def put(self, values: Mapping[str, str]) -> None:
         with tempfile.TemporaryDirectory(prefix="airgate-") as folder:
@@ -178,23 +182,27 @@ def publish_to(
     say(f"{summary(compiled.seed)}: valid. Reading what is in force ...")
     now = int(time.time())
     sequence, digest = _live_pointer(store, now)
-    live = _live_bundle(store, digest)
-    changes = tuple(_changes(live or {}, compiled.bundle))
+    wanted = _Contents(compiled.bundle, compiled.shards)
+    live = _live(store, digest, compiled.stored)
+    changes = tuple(_changes(live or _Contents({}, {}), wanted))
     if live is not None and digest == compiled.sha256:
         return Published(sequence, digest, False, ())
     pointer = {
-        "format": FORMAT,
+        "format": index.FORMAT,
         "sequence": max(sequence + 1, least),
         "bundle": compiled.sha256,
         "published_at": now,
         "published_by": _publisher(),
         "note": note,
     }
-    text = canonical(pointer)
+    text = index.canonical(pointer)
     load_pointer(text)
-    say("Writing the bundle, then the pointer to it ...")
-    # In this order: a pointer never names a bundle that was not written before it.
-    store.put({BUNDLE + compiled.sha256: compiled.text, POINTER: text})
+    # A shard has one content for ever, so those that the bundle in force names need not be written again.
+    there = live.bundle["shards"].values() if live is not None else ()
+    shards = {SHARD + digest: text for digest, text in compiled.stored.items() if digest not in there}
+    say(f"Writing {counted(len(shards), 'shard')}, the bundle, then the pointer to it ...")
+    # In this order: a pointer never names a bundle, nor a bundle a shard, that was not written before it.
+    store.put({**shards, BUNDLE + compiled.sha256: compiled.text, POINTER: text})
     return Published(max(sequence + 1, least), compiled.sha256, True, changes)
 
 
@@ -213,30 +221,62 @@ def _live_pointer(store: Store, now: int) -> tuple[int, str]:
     return pointer.sequence, pointer.bundle
 
 
-def _live_bundle(store: Store, digest: str) -> dict[str, Any] | None:
-    """The bundle in force, or None when it isn't there whole."""
-    text = (store.get(BUNDLE + digest) or "").strip() if digest else ""
-    if hashlib.sha256(text.encode("utf-8")).hexdigest() != digest:
+@dataclass(frozen=True)
+class _Contents:
+    """A policy set as KV holds it."""
+
+    bundle: dict[str, Any]
+    shards: dict[str, str]  # texts by upstream
+
+    def named(self) -> dict[str, dict[str, Any]]:
+        """Everything that has a name, by what it is: in the order in which changes are told."""
+        policies: dict[str, list[Any]] = {}
+        zones: dict[str, Any] = {}
+        for upstream, text in sorted(self.shards.items()):
+            document = json.loads(text)
+            zones |= document["zones"]
+            for rule in index.rules(document):
+                policies.setdefault(rule.id, [rule]).append(upstream)
+        sections = {
+            "role": self.bundle.get("roles", {}),
+            "upstream": self.bundle.get("upstreams", {}),
+            "issuer": self.bundle.get("issuers", {}),
+        }
+        return {"policy": policies, **sections, "time zone": zones}
+
+
+def _live(store: Store, digest: str, known: Mapping[str, str]) -> _Contents | None:
+    """The policy set in force, or None when it isn't there whole. `known`: shards that need not be read."""
+    text = _stored(store, BUNDLE, digest) if digest else None
+    if text is None:
         return None
     bundle: dict[str, Any] = json.loads(text)
-    return bundle
+    named: dict[str, str] = bundle["shards"]
+    there = store.names(SHARD)
+    if len(there) < LONGEST_LIST and not there.issuperset(SHARD + each for each in named.values()):
+        return None
+    shards = {upstream: known.get(each) or _stored(store, SHARD, each) for upstream, each in named.items()}
+    whole = {upstream: text for upstream, text in shards.items() if text is not None}
+    return _Contents(bundle, whole) if len(whole) == len(shards) else None
 
 
-def _changes(before: dict[str, Any], after: dict[str, Any]) -> Iterator[Change]:
-    """Differences by name, policies first."""
-    for noun, section in _SECTIONS.items():
-        old, new = (_by_name(bundle.get(section, {})) for bundle in (before, after))
+def _stored(store: Store, kind: str, digest: str) -> str | None:
+    """The text that is stored under its SHA-256, or None when it isn't there, or isn't that text."""
+    text = (store.get(kind + digest) or "").strip()
+    return text if hashlib.sha256(text.encode("utf-8")).hexdigest() == digest else None
+
+
+def _changes(before: _Contents, after: _Contents) -> Iterator[Change]:
+    """Differences by name, policies first. Of time zones only what is known of one that both have."""
+    old_names, new_names = before.named(), after.named()
+    for noun, new in new_names.items():
+        old = old_names[noun]
         for name in sorted(old.keys() | new.keys()):
-            if name not in old:
-                yield Change("added", noun, name)
-            elif name not in new:
-                yield Change("removed", noun, name)
-            elif old[name] != new[name]:
-                yield Change("changed", noun, name)
-
-
-def _by_name(section: dict[str, Any] | list[dict[str, Any]]) -> dict[str, Any]:
-    return {item["id"]: item for item in section} if isinstance(section, list) else section
+            if name in old and name in new:
+                if old[name] != new[name]:
+                    yield Change("changed", noun, name)
+            elif noun != "time zone":
+                yield Change("added" if name in new else "removed", noun, name)
 
 
 def _publisher() -> str:

@@ -1,91 +1,47 @@
-"""A policy seed: YAML files below one folder, read with the position of everything in them.
+"""A policy seed: the YAML files below one folder, by section and name.
 
-Reading finds what is wrong with the text and the structure (the JSON Schema beside the starter seed);
-`airgate.policy.compile` finds what is wrong with the meaning. Both report all that they find.
+Reading finds what is wrong with the text (`source`) and the structure (`structure`); `meaning` finds what is wrong with
+what they say. All report all that they find.
 """
 
-import difflib
-import functools
-import json
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-from jsonschema import Draft202012Validator, ValidationError
+from airgate.engine import MOST_POLICIES
+from airgate.policy.output import watched
+from airgate.policy.source import Keys, Position, Problem, SeedError, Source, parse
+from airgate.policy.structure import SCHEMA, STARTER, structure
+from airgate.policy.words import either, listed, nearest, quoted
 
-from airgate.node import PROJECT
+__all__ = [
+    "SCHEMA",
+    "STARTER",
+    "Entry",
+    "Keys",
+    "Position",
+    "Problem",
+    "Seed",
+    "SeedError",
+    "Source",
+    "either",
+    "label",
+    "listed",
+    "nearest",
+    "parse",
+    "quoted",
+    "read",
+    "structure",
+]
 
-STARTER = PROJECT / "kv-seed"
-SCHEMA = STARTER / "schema" / "airgate.schema.json"
-MAX_BYTES = 1_000_000
-MAX_DEPTH = 16
+MOST_FILES = 10_000
+MOST_BYTES = 250_000_000  # of all files together
+MOST_PROBLEMS = 500
+MORE = f"{MOST_PROBLEMS} problems and more; the rest is not looked at"
 
 SECTIONS = ("issuers", "roles", "upstreams", "policies")
-
-# Known words of the policy language that this version can't honour. Ignoring one could permit too much.
-NOT_SUPPORTED = ("when", "obligations")
-
-WHY_NOT = {
-    "HS256": "it needs a secret shared with the issuer, and whoever can verify with that can also sign",
-    "none": "it means no signature at all",
-}
-
-# PyYAML's wheels bring libyaml, about ten times faster than its Python twin; both read the same language.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-# What nobody sees in a review: control characters, zero-width ones, and those that turn the text's direction.
-_UNSEEN = re.compile(
-    "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f"
-    "\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufffe\\uffff]"
-)
-
-Position = tuple[int, int]
-Keys = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, order=True)
-class Problem:
-    """One thing that is wrong, at a place a person can go to. Lines and columns count from 1."""
-
-    file: str
-    line: int
-    column: int
-    path: str  # such as "subject.roles.any"; empty when the whole file is meant
-    text: str
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}: " if self.line else f"{self.file}: "
-        return place + (f"{self.path}: " if self.path else "") + self.text
-
-
-class SeedError(Exception):
-    """The seed can't be used. `problems` are sorted by place, each of them once."""
-
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = sorted(set(problems))
-        super().__init__("\n".join(str(problem) for problem in self.problems))
-
-
-@dataclass
-class Source:
-    """One file: its value, and where each part of the value begins."""
-
-    file: str
-    data: Any = None
-    values: dict[Keys, Position] = field(default_factory=dict)
-    keys: dict[Keys, Position] = field(default_factory=dict)
-
-    def problem(self, keys: Keys, text: str, *, at_key: bool = False) -> Problem:
-        """A problem with the value at `keys`, or with the key itself."""
-        positions = self.keys if at_key else self.values
-        line, column = positions.get(keys) or self.values.get(keys) or (1, 1)
-        path = [key for key in keys if isinstance(key, str)]
-        if path[:1] == ["policies"]:
-            path = path[1:]
-        return Problem(self.file, line, column, ".".join(path), text)
 
 
 @dataclass
@@ -123,7 +79,7 @@ class Entry:
 
     @property
     def place(self) -> str:
-        line, column = self.source.keys.get(self.keys) or self.source.values[self.keys]
+        line, column = self.source.entries.get(self.keys) or self.source.values[self.keys]
         return f"{self.source.file}:{line}:{column}"
 
 
@@ -139,53 +95,56 @@ class Seed:
     problems: list[Problem] = field(default_factory=list)
     complete: bool = True  # False: a file couldn't be read, so a name that isn't here may be there
 
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A question that names the nearest known word, or an empty string: `; did you mean "ledger"?`"""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f'; did you mean "{found[0]}"?' if found else ""
-
-
-def either(words: list[str]) -> str:
-    """`a, b or c`"""
-    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
-
-
-def quoted(value: object) -> str:
-    """A value as it's shown in a message: as JSON, on one line, and not too long."""
-    shown = json.dumps(value, ensure_ascii=False, default=str)
-    return shown if len(shown) <= 80 else shown[:77] + "..."
+    def give_up(self, text: str) -> None:
+        """Say why the rest isn't read."""
+        self.problems.append(Problem(label(self.root), 0, 0, "", text))
+        self.complete = False
 
 
 def read(root: Path) -> Seed:
     """Read every *.yaml below `root`, but *.cases.yaml and schema/. Problems are in `Seed.problems`."""
     seed = Seed(root)
     if not root.is_dir():
-        seed.problems.append(
-            Problem(label(root), 0, 0, "", "no such folder; name the folder that holds the policy seed")
-        )
+        seed.give_up("no such folder; name the folder that holds the policy seed")
         return seed
     files = sorted(
         path for path in root.rglob("*") if path.suffix in (".yaml", ".yml") and _is_seed(path, root)
     )
     if not files:
-        seed.problems.append(
-            Problem(label(root), 0, 0, "", "holds no .yaml files; name the folder that holds the policy seed")
-        )
-    for path in files:
+        seed.give_up("holds no .yaml files; name the folder that holds the policy seed")
+    elif len(files) > MOST_FILES:
+        seed.give_up(f"holds more than {MOST_FILES:,} files; is it the folder of the policy seed?")
+    elif sum(path.stat().st_size for path in files) > MOST_BYTES:
+        seed.give_up(f"its files hold more than {MOST_BYTES:,} bytes; is it the folder of the policy seed?")
+    else:
+        _read(seed, files)
+    return seed
+
+
+def _read(seed: Seed, files: list[Path]) -> None:
+    policies = 0
+    for path in watched(files, "Reading policy"):
+        if len(seed.problems) >= MOST_PROBLEMS:
+            seed.give_up(MORE)
+            return
         if path.suffix == ".yml":
             seed.problems.append(Problem(label(path), 0, 0, "", "would not be read; name it .yaml"))
             seed.complete = False
             continue
         source = Source(label(path))
-        found = _parse(path, source)
+        found = parse(path, source)
         seed.problems += found
         if found:
             seed.complete = False
-        elif source.data is not None:
-            seed.problems += _structure(source)
+            continue
+        if isinstance(source.data, dict) and isinstance(source.data.get("policies"), list):
+            policies += len(source.data["policies"])
+        if policies > MOST_POLICIES:
+            seed.give_up(f"holds more than {MOST_POLICIES:,} policies; a gate reads no more")
+            return
+        if source.data is not None:
+            seed.problems += islice(structure(source), MOST_PROBLEMS)
             _collect(seed, source)
-    return seed
 
 
 def label(path: Path) -> str:
@@ -201,145 +160,9 @@ def _is_seed(path: Path, root: Path) -> bool:
     return (
         path.is_file()
         and inside.parts[0] != "schema"
+        and inside.name != "invariants.yaml"
         and not inside.name.endswith((".cases.yaml", ".cases.yml"))
     )
-
-
-def _parse(path: Path, source: Source) -> list[Problem]:
-    """Fill `source` from the file. A file with problems here is not looked at further."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            return [
-                Problem(
-                    source.file, 0, 0, "", f"is larger than {MAX_BYTES:,} bytes; split it into several files"
-                )
-            ]
-        text = path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        return [Problem(source.file, 0, 0, "", f"is not UTF-8 (byte {error.start}); save it as UTF-8")]
-    except OSError as error:
-        return [Problem(source.file, 0, 0, "", f"can't be read: {error.strerror}")]
-    if unseen := _UNSEEN.search(text):
-        line = text.count("\n", 0, unseen.start()) + 1
-        column = unseen.start() - text.rfind("\n", 0, unseen.start())
-        what = f"a character that can't be seen (U+{ord(unseen.group()):04X}); remove it"
-        return [Problem(source.file, line, column, "", what)]
-    reader = _Reader(source)
-    try:
-        reader.document(yaml.parse(text, Loader=_LOADER))
-    except yaml.MarkedYAMLError as error:
-        reader.problems.append(_syntax(source, text, error))
-    except _UnreadableError:
-        pass  # it's among the problems
-    return reader.problems
-
-
-def _syntax(source: Source, text: str, error: yaml.MarkedYAMLError) -> Problem:
-    mark = error.problem_mark or error.context_mark
-    line, column = (mark.line, mark.column) if mark else (0, 0)
-    lines = text.splitlines()
-    what = ", ".join(part for part in (error.context, error.problem) if part)
-    if line < len(lines) and lines[line][column : column + 1] == "\t":
-        what += "; indent with spaces, not with tabs"
-    return Problem(source.file, line + 1, column + 1, "", f"not valid YAML: {what}")
-
-
-class _UnreadableError(Exception):
-    """The rest of a file can't be told apart; the reason is among the reader's problems."""
-
-
-class _Reader:
-    """Builds plain values from YAML events, and notes where each one begins.
-
-    Smaller than YAML: one document, unique keys, no anchors, aliases or tags. Plain words mean what
-    they mean in YAML 1.2 (`no` and `on` are text), which is what editors show.
-    """
-
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self.problems: list[Problem] = []
-
-    def document(self, events: Iterator[yaml.Event]) -> None:
-        documents = 0
-        for event in events:
-            if isinstance(event, yaml.DocumentStartEvent):
-                documents += 1
-                if documents > 1:
-                    self._refuse(event, (), "a second document begins here; make it a file of its own")
-                    return
-            elif isinstance(event, yaml.NodeEvent):
-                self.source.data = self._value(event, events, ())
-
-    def _refuse(self, event: yaml.Event, keys: Keys, text: str) -> None:
-        path = self.source.problem(keys, "").path
-        self.problems.append(Problem(self.source.file, *_position(event), path, text))
-
-    def _value(self, event: yaml.Event, events: Iterator[yaml.Event], keys: Keys) -> Any:
-        self.source.values[keys] = _position(event)
-        if isinstance(event, yaml.AliasEvent):
-            self._refuse(event, keys, f"*{event.anchor}: no aliases; write it out, for reviewers to see")
-            return None
-        if isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)):
-            if event.anchor is not None:
-                self._refuse(event, keys, f"&{event.anchor}: no anchors; write it out wherever it applies")
-            if event.tag is not None:
-                tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-                self._refuse(event, keys, f"{tag}: no tags; write the plain value")
-        if isinstance(event, yaml.ScalarEvent):
-            return event.value if event.style else _plain(event.value)
-        if len(keys) > MAX_DEPTH:
-            self._refuse(event, keys, f"nested more than {MAX_DEPTH} levels deep")
-            raise _UnreadableError
-        if isinstance(event, yaml.SequenceStartEvent):
-            return self._sequence(events, keys)
-        return self._mapping(events, keys)
-
-    def _sequence(self, events: Iterator[yaml.Event], keys: Keys) -> list[Any]:
-        items: list[Any] = []
-        for event in events:
-            if isinstance(event, yaml.SequenceEndEvent):
-                break
-            items.append(self._value(event, events, (*keys, len(items))))
-        return items
-
-    def _mapping(self, events: Iterator[yaml.Event], keys: Keys) -> dict[str, Any]:
-        members: dict[str, Any] = {}
-        for event in events:
-            if isinstance(event, yaml.MappingEndEvent):
-                break
-            if not isinstance(event, yaml.ScalarEvent):
-                self._refuse(event, keys, "a key must be a word; text with braces or brackets needs quotes")
-                raise _UnreadableError
-            if event.anchor is not None or event.tag is not None:
-                self._refuse(event, keys, "no anchors or tags on a key; write the plain word")
-            inner = (*keys, event.value)
-            if event.value in members:
-                line, column = self.source.keys[inner]
-                self._refuse(event, inner, f'"{event.value}" stands here twice, first at {line}:{column}')
-            self.source.keys[inner] = _position(event)
-            members[event.value] = self._value(next(events), events, inner)
-        return members
-
-
-def _position(event: yaml.Event) -> Position:
-    mark = event.start_mark
-    return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-
-
-_NUMBER = re.compile(r"[-+]?(\d{1,18}|\d*\.\d+([eE][-+]?\d+)?)")
-
-
-def _plain(text: str) -> object:
-    """An unquoted word, by the core schema of YAML 1.2."""
-    if text in ("", "~", "null", "Null", "NULL"):
-        return None
-    if text in ("true", "True", "TRUE"):
-        return True
-    if text in ("false", "False", "FALSE"):
-        return False
-    if _NUMBER.fullmatch(text):
-        return float(text) if "." in text else int(text)
-    return text
 
 
 def _collect(seed: Seed, source: Source) -> None:
@@ -363,87 +186,10 @@ def _collect(seed: Seed, source: Source) -> None:
                 continue
             keys: Keys = (section, key)
             if name in known:
-                text = f"{quoted(name)}: this name is taken, by {known[name].place}; choose another"
-                seed.problems.append(source.problem((*keys, "id") if by_id else keys, text, at_key=not by_id))
+                if len(seed.problems) < MOST_PROBLEMS:
+                    text = f"{quoted(name)}: this name is taken, by {known[name].place}; choose another"
+                    seed.problems.append(
+                        source.problem((*keys, "id") if by_id else keys, text, at_key=not by_id)
+                    )
             else:
                 known[name] = Entry(source, keys, data)
-
-
-@functools.cache
-def _validator() -> Draft202012Validator:
-    return Draft202012Validator(json.loads(SCHEMA.read_text("utf-8")))
-
-
-def _structure(source: Source) -> Iterator[Problem]:
-    """What the JSON Schema has against the file, in words."""
-    for error in _validator().iter_errors(source.data):
-        keys: Keys = tuple(error.absolute_path)
-        value, want, schema = _parts(error)
-        if "propertyNames" in error.absolute_schema_path:
-            yield source.problem((*keys, value), _explain(error), at_key=True)
-        elif error.validator == "additionalProperties":
-            known = list(schema["properties"])
-            for key in (key for key in value if key not in known):
-                yield source.problem((*keys, key), _unknown_key(key, known), at_key=True)
-        elif error.validator == "required":
-            yield source.problem(keys, _missing([key for key in want if key not in value], schema))
-        elif error.validator == "dependentRequired":
-            for key, needs in want.items():
-                for needed in needs if key in value else ():
-                    yield source.problem(
-                        keys, f'"{needed}" is missing; "{key}" is unique only together with it'
-                    )
-        elif error.validator == "uniqueItems":
-            number = next(i for i, item in enumerate(value) if item in value[:i])
-            yield source.problem((*keys, number), f"{quoted(value[number])}: stands here twice")
-        else:
-            yield source.problem(keys, _explain(error))
-
-
-def _unknown_key(key: str, known: list[str]) -> str:
-    if key in NOT_SUPPORTED:
-        return (
-            f'"{key}" is not supported by this version; ignoring it could permit too much, so it is refused'
-        )
-    return f"{quoted(key)}: no such key here" + (nearest(key, known) or f"; known here: {', '.join(known)}")
-
-
-def _missing(missing: list[str], schema: dict[str, Any]) -> str:
-    text = " and ".join(f'"{key}"' for key in missing) + (
-        " is missing" if len(missing) == 1 else " are missing"
-    )
-    return f"{text}; {schema['description']}" if "description" in schema else text
-
-
-def _explain(error: ValidationError) -> str:
-    """One schema error as a sentence: what is there, and what would be right."""
-    value, want, schema = _parts(error)
-    shown, hint = quoted(value), schema.get("description", "")
-    if error.validator == "type":
-        return _wrong_type(value, [want] if isinstance(want, str) else want, hint)
-    if error.validator == "enum":
-        if str(value) in WHY_NOT and "RS256" in want:
-            return f"{shown}: refused, since {WHY_NOT[str(value)]}; use {either(want)}"
-        return f"{shown}: expected {either(want)}" + (nearest(value, want) if isinstance(value, str) else "")
-    if error.validator in ("minItems", "minProperties"):
-        return f"is empty; leave the key out, or write {hint or 'at least one'}"
-    if error.validator in ("maxLength", "maxItems"):
-        return f"{shown}: longer than {want}"
-    if error.validator == "anyOf":
-        return f"says nothing; write {either([branch['required'][0] for branch in want])}"
-    return f"{shown}: {hint or error.message}"
-
-
-def _parts(error: ValidationError) -> tuple[Any, Any, Any]:
-    return error.instance, error.validator_value, error.schema
-
-
-def _wrong_type(value: object, want: list[str], hint: str) -> str:
-    words = {"string": "text", "array": "a list", "object": "a mapping", "boolean": "true or false"}
-    expected = either([words[name] for name in want])
-    text = f"is empty; expected {expected}" if value is None else f"{quoted(value)}: expected {expected}"
-    if want == ["array"] and isinstance(value, str):
-        text += f": [{value}]"
-    elif "string" in want and isinstance(value, int | float) and "unit" not in hint:
-        text += f'; is it a word? Then quote it: "{quoted(value)}"'
-    return text + (f" ({hint})" if hint else "")

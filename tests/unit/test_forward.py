@@ -296,7 +296,7 @@ SPOOFABLE = """forwarded via x-real-ip x-client-ip x-cluster-client-ip true-clie
     x-forwarded-proto x-forwarded-uri x-forwarded-method x-forwarded-prefix x-forwarded x-original-url x-original-uri
     x-original-host x-rewrite-url x-envoy-original-path x-envoy-external-address x-auth-request-user
     x-auth-request-email x-remote-user cf-connecting-ip cf-ray cf-access-jwt-assertion cf-ipcountry"""
-OWN = """authorization proxy-authorization proxy-authenticate airgate-token airgate-role airgate-dag-id
+OWN = """authorization dpop proxy-authorization proxy-authenticate airgate-token airgate-role airgate-dag-id
     airgate-anything x-airgate-user"""
 KEPT_BACK = f"{HOP_BY_HOP} {SPOOFABLE} {OWN}".split()
 

@@ -1,13 +1,18 @@
 """Reading a seed: every mistake in text or structure is named with its place, and what would be right."""
 
 import json
+import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from airgate.policy import seed as seeds
-from airgate.policy.seed import SCHEMA, STARTER, Seed
+from airgate.policy.seed import SCHEMA, STARTER, Seed, Source, structure
+from airgate.policy.structure import holds, seed_validator
 
 POLICY = """\
 policies:
@@ -59,11 +64,31 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
         ['5:5: efect: "efect": no such key here; did you mean "effect"?', '2:5: "effect" is missing'],
     ),
     (
-        "a condition of a later version",
+        "a condition that says nothing",
         POLICY + "    when: {}\n",
-        ['8:5: when: "when" is not supported by this'],
+        ["8:11: when: is empty; leave the key out, or write"],
     ),
-    ("an obligation", POLICY + "    obligations: {}\n", ['8:5: obligations: "obligations" is not supported']),
+    (
+        "a condition misspelt",
+        POLICY + "    when: {tme: {}}\n",
+        ['8:12: when.tme: "tme": no such key here; did you mean "time"?'],
+    ),
+    (
+        "a condition that there isn't",
+        POLICY + "    when: {weather: sunny}\n",
+        ['"weather": no such key here; known here: time, dates, ip, country, equals'],
+    ),
+    ("no obligation", POLICY + "    obligations: {}\n", ["8:18: obligations: is empty; leave the key out"]),
+    (
+        "a limit without whose calls it counts",
+        POLICY + "    obligations: {rate_limit: {limit: 60, per: minute}}\n",
+        ['8:31: obligations.rate_limit: "by" is missing; at most limit calls per minute or 10s'],
+    ),
+    (
+        "a value that can't be compared",
+        POLICY.replace("{issuer: company}", "{claims: [{claim: a, any: [1.5]}]}"),
+        ["6:41: subject.claims.any: 1.5: expected text, a whole number or true or false"],
+    ),
     (
         "a word for a list",
         POLICY.replace("[GET]", "GET"),
@@ -73,6 +98,11 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
         "a list left empty",
         POLICY.replace("[GET]", "[]"),
         ["7:41: target.methods: is empty; leave the key out"],
+    ),
+    (
+        "a word for all methods that isn't the one",
+        POLICY.replace("[GET]", "ALL"),
+        ['7:41: target.methods: "ALL": expected a list: [ALL], or "*"'],
     ),
     (
         "a name twice in a list",
@@ -128,8 +158,8 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a workload that says nothing",
-        POLICY + "    workload: {attested: true}\n",
-        ["8:15: workload: says nothing; write dag, task or tags"],
+        POLICY + "    workload: {}\n",
+        ["8:15: workload: says nothing; write dag, task, environment, tags or attested"],
     ),
     (
         "a word for yes",
@@ -264,6 +294,86 @@ def test_a_folder_without_files_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     ]
 
 
+LIMITS: list[tuple[str, str, int, str]] = [
+    ("files", "MOST_FILES", 2, "seed: holds more than 2 files; is it the folder of the policy seed?"),
+    (
+        "bytes",
+        "MOST_BYTES",
+        400,
+        "seed: its files hold more than 400 bytes; is it the folder of the policy seed?",
+    ),
+    ("policies", "MOST_POLICIES", 2, "seed: holds more than 2 policies; a gate reads no more"),
+]
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "expected"), [row[1:] for row in LIMITS], ids=[row[0] for row in LIMITS]
+)
+def test_there_is_an_end_to_what_is_read(
+    limit: str, most: int, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files: dict[str, str | bytes] = {
+        f"{name}.yaml": POLICY.replace("id: one", f"id: {name}") for name in ("a", "b", "c")
+    }
+    assert read(tmp_path, monkeypatch, files).problems == []
+    monkeypatch.setattr(seeds, limit, most)
+    seed = read(tmp_path, monkeypatch, files)
+    assert [str(problem) for problem in seed.problems] == [expected]
+    assert not seed.complete
+
+
+def test_there_is_an_end_to_what_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files: dict[str, str | bytes] = {
+        f"{name}.yaml": "policies: [" + "{}, " * 200 + "]" for name in ("a", "b", "c")
+    }
+    seed = read(tmp_path, monkeypatch, files)
+    assert str(seed.problems[-1]) == "seed: 500 problems and more; the rest is not looked at"
+    assert {problem.file for problem in seed.problems} == {"seed", "seed/a.yaml"}
+    assert not seed.complete
+
+
+SIZE = 200_000  # characters
+HUGE: list[tuple[str, str, str]] = [
+    ("nesting in brackets", "roles: " + "[" * SIZE, "nested more than 16 levels deep"),
+    ("nesting in braces", "roles: " + "{a: " * (SIZE // 4), "nested more than 16 levels deep"),
+    ("nesting in dashes", "roles:\n " + "- " * (SIZE // 2), "nested more than 16 levels deep"),
+    ("anchors", "roles: [" + "&a x, " * (SIZE // 6) + "]", "&a: no anchors"),
+    ("a tag", "roles: !" + "a" * SIZE + " {}", "no tags; write the plain value"),
+    ("one word", POLICY.replace("id: one", "id: " + "a" * SIZE), "a name is 1 to 63"),
+    ("one text", POLICY.replace("description: d", "description: " + "a " * SIZE), "longer than 2000"),
+    ("one pattern", POLICY.replace("/x", '"/' + "[" * SIZE + '"'), "longer than 1000"),
+    (
+        "one name again and again",
+        POLICY.replace("[GET]", "[" + "GET, " * (SIZE // 5) + "]"),
+        '"GET": stands here twice',
+    ),
+    (
+        "a list of mappings",
+        POLICY.replace("{issuer: company}", "{claims: [" + "{}, " * (SIZE // 4) + "]}"),
+        '"claim" is missing',
+    ),
+    (
+        "keys that there aren't",
+        "{" + "".join(f"k{number}: 1, " for number in range(SIZE // 10)) + "}",
+        "no such key",
+    ),
+    ("one key again and again", "a: 1\n" * (SIZE // 5), '"a" stands here twice, first at 1:1'),
+    ("one policy again and again", POLICY + POLICY[10:] * 1000, "this name is taken, by seed/a.yaml:2:5"),
+    ("policies that say nothing", "policies:\n" + "- {}\n" * (SIZE // 5), "are missing"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), [row[1:] for row in HUGE], ids=[row[0] for row in HUGE])
+def test_what_is_made_to_be_slow_is_refused_soon(
+    text: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = time.process_time()
+    problems = read(tmp_path, monkeypatch, {"a.yaml": text}).problems
+    assert [problem for problem in problems if expected in problem.text]
+    assert all(len(str(problem)) < 1000 for problem in problems)
+    assert time.process_time() - begun < 20  # anything quadratic takes minutes
+
+
 WORDS: list[tuple[str, object]] = [
     ("no", "no"), ("on", "on"), ("12:30", "12:30"), ("2026-01-01", "2026-01-01"), ("0x10", "0x10"),
     ("true", True), ("12", 12), ("1.5", 1.5), ("~", None), ('"12"', "12"), ("1" * 5000, "1" * 5000),
@@ -278,9 +388,122 @@ def test_plain_words_mean_what_they_mean_in_yaml_1_2(
     assert seed.policies["one"].data["owner"] == value
 
 
-def test_the_schema_is_sound_and_every_starter_file_leads_an_editor_to_it() -> None:
+def test_the_schema_is_sound_and_every_starter_file_leads_an_editor_to_one() -> None:
     Draft202012Validator.check_schema(json.loads(SCHEMA.read_text("utf-8")))
+    led: dict[str, set[str]] = {}
     for file in STARTER.rglob("*.yaml"):
         first = file.read_text("utf-8").splitlines()[0]
         assert first.startswith("# yaml-language-server: $schema="), file
-        assert (file.parent / first.partition("$schema=")[2]).resolve() == SCHEMA.resolve(), file
+        schema = (file.parent / first.partition("$schema=")[2]).resolve()
+        assert schema.is_file(), file
+        led.setdefault(schema.name, set()).add(str(file.relative_to(STARTER)))
+    assert {"upstreams.yaml", "roles.yaml", "policies/finance.yaml"} <= led[SCHEMA.name]
+
+
+def members(schema: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Every member that a schema knows, with the way to it."""
+    for name, member in schema.get("properties", {}).items():
+        yield f"{where}.{name}", member
+        yield from members(member, f"{where}.{name}")
+    for key in {"items", "then", "else"} & schema.keys():
+        yield from members(schema[key], where)
+
+
+def test_the_schema_tells_an_editor_what_each_member_means() -> None:
+    schema = json.loads(SCHEMA.read_text("utf-8"))
+    parts = [(name, part) for name, part in schema["$defs"].items()] + [("", schema)]
+    silent = []
+    for where, member in [found for name, part in parts for found in members(part, name)]:
+        referred = schema["$defs"].get(member.get("$ref", "").removeprefix("#/$defs/"), {})
+        if not {"description", "enum", "required"} & (member.keys() | referred.keys()):
+            silent.append(where)
+    assert silent == []
+
+
+WHOLE = """\
+issuers:
+  company: {issuer: https://a.example.com, audiences: [b], algorithms: [RS256], kind: {claim: k, default: human},
+            attested: {dag: [a, b], environment: c}, max_lifetime: 1h}
+roles:
+  r: {description: d, granted_to: [{issuer: company, claim: c, value: v}, {issuer: company, subject: s}]}
+upstreams:
+  ledger: {base: https://l.example.com, owner: o, log_path: true}
+policies:
+  - id: one
+    description: d
+    owner: o
+    effect: permit
+    mode: shadow
+    subject: {issuer: company, id: [s], kind: [human], roles: {any: [r]}, claims: [{claim: [a, b], any: [1, x, true]}]}
+    workload: {dag: x, tags: {none: [t]}, attested: true}
+    target: {upstream: [ledger], methods: [GET], paths: [/x], query: [{parameter: p, all: [1]}]}
+    when:
+      time: {zone: UTC, days: [mon-fri, sun], from: "06:00", to: "24:00"}
+      dates: {from: 2026-01-01, until: 2026-03-31, zone: UTC}
+      ip: ["::/0"]
+      country: DE
+      equals: [[query.p, subject.p], [subject.id, workload.dag]]
+    obligations:
+      rate_limit: [{limit: 60, per: minute, by: [subject, dag]}]
+      credential: c
+      max_body: 1MB
+      require: {headers: [X-Id], justification: true}
+      other: {a: [null, 1.5]}
+  - {id: two, description: d, owner: o, effect: forbid, target: {resource: t, actions: "*", ids: "*",
+     properties: [{property: p, none: [x]}]}, when: {equals: [resource.p, subject.id]}}
+  - {id: three, description: d, owner: o, effect: permit, subject: {kind: agent}, asking: {about: any, trust: [roles]},
+     target: {upstream: "-", methods: "*", paths: [/x]}}
+"""
+WRONG: list[Any] = [
+    None, True, 0, 1, 1.0, 1.5, "", "x", "*", "GET", "2026-01-01", "no name!", [], ["x"], ["x", "x"], [1, True], [[]],
+    {}, {"any": ["x"]}, {"x": 1}, {"resource": "t"}, [{"claim": "c"}], "x" * 3000, ["a", "b", "c"], [["a", "b"]],
+]  # fmt: skip
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place in a document that holds a value: its container and its key or index."""
+    for key, inner in list(
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield value, key
+        yield from places(inner)
+
+
+def test_the_quick_check_says_what_the_schemas_own_library_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file that holds the whole language, and on those with one value replaced or left out."""
+    schema = json.loads(SCHEMA.read_text("utf-8"))
+    quick, slow = holds(schema), Draft202012Validator(schema)
+    data = json.loads(json.dumps(read(tmp_path, monkeypatch, {"a.yaml": WHOLE}).policies["one"].source.data))
+    assert quick(data)
+    assert slow.is_valid(data)
+    verdicts = Counter()
+    for number, (container, key) in enumerate(places(data)):
+        before = container[key]
+        for wrong in WRONG[number % 3 :: 3]:
+            container[key] = wrong
+            assert quick(data) == slow.is_valid(data), (container, key, wrong)
+            verdicts[quick(data)] += 1
+            container[key] = before
+        if isinstance(container, dict):
+            del container[key]
+            assert quick(data) == slow.is_valid(data), (container, key)
+            container[key] = before
+    assert min(verdicts[True], verdicts[False]) > 100
+
+
+def test_there_is_a_word_for_every_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No message of the schema's library reaches a person, whatever stands anywhere."""
+    data = json.loads(json.dumps(read(tmp_path, monkeypatch, {"a.yaml": WHOLE}).policies["one"].source.data))
+    for number, (container, key) in enumerate(places(data)):
+        before = container[key]
+        for wrong in WRONG[number % 3 :: 3]:
+            container[key] = wrong
+            for error in seed_validator().iter_errors(data):
+                source = Source("a.yaml", data)
+                texts = [problem.text for problem in structure(source)]
+                assert texts
+                assert error.message not in texts
+                break
+            container[key] = before
