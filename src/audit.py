@@ -55,6 +55,7 @@ def describe(caller: Caller) -> str:
         f',"effective":{_texts(sorted(caller.effective))}'
         + (f',"unknown":{_texts(sorted(identity.unknown))}' if identity.unknown else "")
         + "}"
+        + (f',"actor":{_text(identity.actor)}' if identity.actor else "")
         + (f',"jkt":{_text(identity.jkt)}' if identity.jkt else "")
         + ',"workload":{'
         + ",".join([_fact(name, fact) for name, fact in caller.workload.items()])

@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 
 import identity
 from bundle import Issuer, Upstream
-from conditions import RESOURCE
-from document import NAME, Reader, read_object
+from conditions import FLAGS, RESOURCE
+from document import NAME, Reader, Work, read_object
 from forward import parse_target
 from model import ANSWERS, Caller, Decision, Denied, Fact, Identity, Reason, Target
 from obligations import Obligations
 
 LIMIT = 65_536  # bytes of a body
 DEPTH = 16
+WORK = Work(strings=8_192, names=4_096, structure=16_384, escapes=8_192)
 MOST = 50  # evaluations in one request
 LONGEST = 1024  # characters of an id, a type, a name
 MOST_VALUES = 100  # in one property, or roles of one subject
@@ -36,6 +37,7 @@ ROUTE = "route"  # the resource type by which API gateways ask about a call
 ABOUT = ("self", "any")
 TRUST = frozenset({"roles", "claims", "workload", "client"})
 
+_UNTOLD = frozenset({"subject.dpop"})
 # A query in which no parameter has one reading: what a path alone does not tell.
 _UNKNOWN_QUERY = "?;"
 _KINDS = {**{kind: kind for kind in identity.KINDS}, "user": "human"}
@@ -149,7 +151,7 @@ def questions(
     by_name = {issuer.mapping.id: issuer for issuer in issuers.values()}
     terms = _Terms(asker, asking, by_name, own_client, own_country, upstreams or {}, gate)
     try:
-        request = Reader(read_object(body, limit=LIMIT, depth=DEPTH), "request")
+        request = Reader(read_object(body, limit=LIMIT, depth=DEPTH, work=WORK), "request")
         several = request.array("evaluations") if batch and request.has("evaluations") else []
         semantics = _semantics(request) if batch else SEMANTICS[0]
         if not several:
@@ -254,7 +256,12 @@ def _identity(subject: Reader, properties: Reader, issuer: str, terms: _Terms) -
     said = mapping if kind is None else mapping._replace(kind_default=kind)
     # The asker's word counts where the gate would read the kind from a claim, and nobody tells the claims.
     if mapping.kind_claim is not None and not claims:
-        mapping = said
+        # It grants nothing, though: roles by kind are as unknown as those by any claim.
+        by_claim = [
+            grant._replace(claim=mapping.kind_claim) if grant.claim == identity.KIND else grant
+            for grant in mapping.grants
+        ]
+        mapping = said._replace(grants=tuple(by_claim))
     try:
         # Without claims, every role that a claim could grant is unknown; those granted to the subject by name are not.
         who = identity.identify(claims, name, mapping)
@@ -263,6 +270,8 @@ def _identity(subject: Reader, properties: Reader, issuer: str, terms: _Terms) -
         raise ValueError(f"{properties.where}.claims: {refused.detail}") from None
     if kind not in (None, claimed):
         raise subject.wrong("type", f"{claimed}, which the claims say")
+    # Nobody has proved here to hold a key, and only claims say whether somebody acts for the subject.
+    who = who._replace(jkt=None, untold=_UNTOLD if claims else frozenset(FLAGS))
     if "roles" in trust and properties.has("roles"):
         roles = properties.texts("roles")
         if len(roles) > MOST_VALUES or not all([NAME.fullmatch(role) for role in roles]):

@@ -38,6 +38,7 @@ class Issuer(NamedTuple):
     source: keys.Source
     rules: Rules
     mapping: identity.Mapping
+    dpop: str = "optional"  # or "required": only tokens that are bound to a key (RFC 9449)
 
 
 class Pointer(NamedTuple):
@@ -74,11 +75,27 @@ def _grants(roles: Reader, issuers: frozenset[str]) -> dict[str, list[identity.G
         for reader in roles.items(role):
             by_issuer = grants[reader.one_of("issuer", *sorted(issuers))]
             if reader.has("subject"):
-                by_issuer.append(identity.Grant(role, None, reader.text("subject")))
+                by_issuer.append(identity.Grant(role, identity.SUBJECT, reader.text("subject")))
+            elif reader.has("kind"):
+                by_issuer.append(identity.Grant(role, identity.KIND, reader.one_of("kind", *identity.KINDS)))
+            elif reader.has("scope"):
+                by_issuer.append(identity.Grant(role, identity.SCOPE, reader.text("scope")))
             else:
                 by_issuer.append(identity.Grant(role, reader.some("claim"), reader.text("value")))
             reader.done()
     return grants
+
+
+def _required(reader: Reader) -> tuple[tuple[str, ...], frozenset[str]]:
+    required = reader.some("claim"), frozenset(reader.some("any"))
+    reader.done()
+    return required
+
+
+def _truncated(reader: Reader) -> tuple[tuple[str, ...], int]:
+    truncated = reader.some("claim"), reader.whole("at", 1, 10_000)
+    reader.done()
+    return truncated
 
 
 def _issuer(
@@ -94,11 +111,14 @@ def _issuer(
         audiences=frozenset(reader.some("audiences")),
         algorithms=frozenset(_among(reader, "algorithms", keys.ALGORITHMS)),
         type=reader.one_of("type", "at+jwt", "any", "id_token"),
-        max_lifetime=reader.whole("max_lifetime", 1, 86_400),
+        max_lifetime=reader.whole("max_lifetime", 1, 90_000),
         clock_skew=reader.whole("clock_skew", 0, 300),
         authorized_parties=frozenset(reader.texts("authorized_parties")),
+        require=tuple([_required(item) for item in reader.items("require")]),
     )
+    dpop = reader.one_of("dpop", "optional", "required")
     kind, attested = reader.within("kind"), reader.within("attested")
+    values = kind.within("values")
     paths = []
     for field in attested.all_names():
         if field not in identity.WORKLOAD:
@@ -111,10 +131,13 @@ def _issuer(
         attested=tuple(paths),
         grants=tuple(grants),
         claims=claims,
+        kind_values={name: values.one_of(name, *identity.KINDS) for name in values.all_names()},
+        must_tag=reader.one_of("role_tag", "optional", "required") == "required",
+        truncates=tuple([_truncated(item) for item in reader.items("truncates")]),
     )
     kind.done()
     reader.done()
-    return Issuer(source, rules, mapping)
+    return Issuer(source, rules, mapping, dpop)
 
 
 def _upstream(reader: Reader) -> Upstream:

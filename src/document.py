@@ -8,12 +8,25 @@ import json
 import math
 import re
 from base64 import urlsafe_b64decode
-from typing import Any
+from typing import Any, NamedTuple
 
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _BESIDE = bytes(sorted(set(range(256)) - set(b'[]{}"')))  # all but quotes and brackets
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # of an issuer, a role, an upstream
+
+
+class Work(NamedTuple):
+    """How much there may be to read.
+
+    However short a text is, whoever writes it chooses what is slow to read: a list of empty objects takes ten times as
+    long as a list of words, and names can be chosen to collide, since every isolate hashes alike.
+    """
+
+    strings: int  # names and values
+    names: int  # of members, in all objects together
+    structure: int  # characters outside of strings, white space and commas not counted
+    escapes: int  # such as \u00e9, in strings
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -53,6 +66,20 @@ def _deeper(text: str, depth: int) -> bool:
     return bool(bare)
 
 
+def _refuse_laborious(octets: bytes, work: Work) -> None:
+    if len(octets) <= work.structure:
+        return
+    # As in `_deeper`: a quote behind a backslash ends no string; every second part stands outside of strings.
+    if octets.count(b"\\u") > work.escapes:
+        raise ValueError(f"more than {work.escapes} escaped characters")
+    plain = octets.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in octets else octets
+    if plain.count(b'"') > 2 * work.strings:
+        raise ValueError(f"more than {work.strings} strings")
+    structure = b"".join(plain.split(b'"')[::2]).translate(None, b" \t\r\n,")
+    if len(structure) > work.structure or structure.count(b":") > work.names:
+        raise ValueError("more members or values than are read")
+
+
 # RFC 4648 §3.5: unused trailing bits must be zero, or one value has several spellings.
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
 _LAST = {2: frozenset("AQgw"), 3: frozenset("AEIMQUYcgkosw048")}
@@ -85,16 +112,23 @@ def _bounded(text: bytes | str, limit: int, depth: int) -> str:
 def _object(value: Any, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("not an object")
-    if "\\u" in text:
+    if "\\ud" in text or "\\uD" in text:
         # A lone surrogate cannot be encoded; UnicodeEncodeError is a ValueError.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 
 
-def read_object(text: bytes | str, *, limit: int, depth: int = 16) -> dict[str, Any]:
+def read_object(
+    text: bytes | str, *, limit: int, depth: int = 16, work: Work | None = None
+) -> dict[str, Any]:
     """One JSON object of at most `limit` bytes (characters, for a str) and `depth` levels; ValueError otherwise."""
-    text = _bounded(text, limit, depth)
-    return _object(_DECODER.decode(text), text)
+    if work is not None and len(text) <= limit:
+        _refuse_laborious(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"), work)
+    text = _bounded(text, limit, depth).strip(" \t\r\n")
+    value, end = _DECODER.raw_decode(text)
+    if end != len(text):
+        raise ValueError("more than one value")
+    return _object(value, text)
 
 
 def read_compiled(text: str, *, limit: int, depth: int) -> dict[str, Any]:

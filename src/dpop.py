@@ -11,15 +11,15 @@ from base64 import urlsafe_b64encode
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from document import read_base64url, read_object
+import escapes
+from document import Work, read_base64url, read_object
 from keys import ALGORITHMS as _SIGNED_BY
 from keys import Key, read_key
 from model import Denied, Reason
 
 MAX_PROOF = 4096  # characters
 MAX_JTI = 256  # characters
-MOST_QUOTES = 128  # in a header, or in the claims: 64 names and values
-MOST_BRACKETS = 16
+WORK = Work(strings=64, names=32, structure=96, escapes=256)  # in its header, and in its claims
 PAST = 60.0  # seconds for which a proof holds
 FUTURE = 5.0  # seconds by which a caller's clock may be ahead
 
@@ -40,8 +40,6 @@ _URL = re.compile(
     re.ASCII | re.IGNORECASE | re.DOTALL,
 )
 _PORT = {"http": 80, "https": 443}
-_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
 class Binding:
@@ -87,8 +85,8 @@ def thumbprint(jwk: dict[str, str]) -> str:
     return _digest(json.dumps(jwk, sort_keys=True, separators=(",", ":")).encode("utf-8"))
 
 
-def binding(claims: dict[str, Any], token: str) -> Binding | None:
-    """What binds a valid token to its sender (RFC 7800 §3.1, RFC 9449 §6.1). None: nothing, it is a bearer token.
+def confirmed(claims: dict[str, Any]) -> str | None:
+    """The thumbprint of the key that a token is bound to (RFC 7800 §3.1, RFC 9449 §6.1). None: it is a bearer token.
 
     Raises Denied `token.claims` for any other way of binding, such as a client certificate's (RFC 8705): a gate that
     did not look at it would make a bearer token of it.
@@ -101,7 +99,12 @@ def binding(claims: dict[str, Any], token: str) -> Binding | None:
     jkt = confirmation["jkt"]
     if not isinstance(jkt, str) or _THUMBPRINT.fullmatch(jkt) is None:
         raise Denied(Reason.TOKEN_CLAIMS, "cnf.jkt is not a SHA-256 thumbprint")
-    return Binding(jkt, token, sha256(f"{claims['iss']}\n{claims['sub']}".encode()).digest()[:8])
+    return jkt
+
+
+def binding(jkt: str, issuer: str, subject: str, token: str) -> Binding:
+    """What is kept of a token that is bound to a key."""
+    return Binding(jkt, token, sha256(f"{issuer}\n{subject}".encode()).digest()[:8])
 
 
 def refuse_unbound(scheme: str, headers: dict[str, str]) -> None:
@@ -146,11 +149,7 @@ def read(bound: Binding, scheme: str, headers: dict[str, str], method: str, url:
 
 def _read(part: str) -> dict[str, Any]:
     """A JSON object that takes little work to read; ValueError otherwise."""
-    octets = read_base64url(part)
-    # Every isolate hashes alike, so names can be chosen to collide; and every object takes its time.
-    if octets.count(b'"') > MOST_QUOTES or octets.count(b"{") + octets.count(b"[") > MOST_BRACKETS:
-        raise ValueError("more values than a proof has")
-    return read_object(octets, limit=MAX_PROOF, depth=4)
+    return read_object(read_base64url(part), limit=MAX_PROOF, depth=4, work=WORK)
 
 
 def _header(header: dict[str, Any], jkt: str) -> tuple[str, Key]:
@@ -202,11 +201,6 @@ def _time(claims: dict[str, Any], name: str) -> float | None:
     return value
 
 
-def _normal(match: re.Match[str]) -> str:
-    character = chr(int(match[1], 16))
-    return character if character in _UNRESERVED else match[0].upper()
-
-
 def _address(url: str) -> tuple[str, str] | None:
     """Origin and path of an http address, each in one spelling (RFC 3986 §6.2.2, §6.2.3). None: it is not one."""
     parts = _URL.fullmatch(url)
@@ -216,7 +210,9 @@ def _address(url: str) -> tuple[str, str] | None:
     scheme, path = scheme.lower(), path or "/"
     number = int(port) if port else _PORT[scheme]
     if "%" in path:
-        path = _ESCAPE.sub(_normal, path)
+        if path.count("%") > escapes.MOST:
+            return None
+        path = escapes.normal(path)
     if "/." in path:
         path = _without_dots(path)
     return f"{scheme}://{host.lower()}:{number}", path
@@ -268,18 +264,3 @@ class Replays:
         uses, whose = self._slots.setdefault(int(proof.until // SLOT), (set(), {}))
         uses.add(proof.use)
         whose[proof.owner] = whose.get(proof.owner, 0) + 1
-
-
-_OF_A_PROOF = frozenset({Reason.TOKEN_PROOF_MISSING, Reason.TOKEN_PROOF_INVALID, Reason.TOKEN_PROOF_REPLAYED})
-_CHALLENGE = f'DPoP algs="{" ".join(ALGORITHMS)}"'
-
-
-def challenge(reason: Reason) -> str:
-    """WWW-Authenticate for a 401: the ways in, and what was wrong (RFC 6750 §3, RFC 9449 §7.1, §7.2)."""
-    if reason in _OF_A_PROOF:
-        return f'{_CHALLENGE}, error="invalid_dpop_proof"'
-    if reason is Reason.TOKEN_UNBOUND:
-        return f'{_CHALLENGE}, error="invalid_token"'
-    # RFC 6750 §3: no error code for a request that brought no token at all.
-    error = "" if reason is Reason.TOKEN_MISSING else ', error="invalid_token"'
-    return f'Bearer realm="airgate"{error}, {_CHALLENGE}{error}'

@@ -9,11 +9,13 @@ import functools
 import re
 from urllib.parse import unquote_to_bytes
 
+import escapes
 from bundle import Upstream
 from model import Denied, Inbound, Outbound, Reason, Target
 from policy import METHODS
 
 MAX_URL = 8192  # characters
+LONGEST_KEPT = 1024  # characters of an address whose reading is remembered
 MAX_SEGMENTS = 64
 MOST_NAMES = 64  # of headers in a set whose passing ones are remembered
 
@@ -21,8 +23,6 @@ _ORIGIN = re.compile(r"https?://[^/?#]*")
 _PATH = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})*)*")  # RFC 3986 §3.3, less ";"
 # Printable, without space, quote, "#", "<", ">". No character fits both halves: nothing to try a second way.
 _QUERY = re.compile(r"(?:[!$&-;=?-~]|%[0-9A-Fa-f]{2})*")
-_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-_UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _NOT_IN_SEGMENT = re.compile(r"[/\\;\x00-\x1f\x7f-\x9f]|%[0-9A-Fa-f]{2}|\A[. ]+\Z")
 
 # Names are compared with "_" and "." read as "-": some servers make no difference between them.
@@ -66,15 +66,12 @@ def _segment(raw: str) -> str:
     return decoded
 
 
-def _normal(match: re.Match[str]) -> str:
-    """RFC 3986 §6.2.2: upper-case escapes, and none for what needs none."""
-    character = chr(int(match[1], 16))
-    return character if character in _UNRESERVED else match[0].upper()
-
-
-@functools.lru_cache(512)  # tasks call the same few addresses again and again; refusals are not kept
 def parse_target(method: str, url: str) -> Target:
     """The one reading of a raw request URL (RFC 3986). Looks nothing up. Raises Denied."""
+    return _parse_again(method, url) if len(url) <= LONGEST_KEPT else _parse(method, url)
+
+
+def _parse(method: str, url: str) -> Target:
     if method not in METHODS:
         raise Denied(Reason.REQUEST_METHOD)
     if len(url) > MAX_URL:
@@ -91,6 +88,8 @@ def parse_target(method: str, url: str) -> Target:
         )
     if _QUERY.fullmatch(query) is None:
         raise Denied(Reason.ROUTE_MALFORMED, "a character in the query that RFC 3986 keeps out")
+    if raw.count("%") > escapes.MOST:
+        raise Denied(Reason.ROUTE_MALFORMED, f"more than {escapes.MOST} percent-encoded octets")
     first, slash, rest = raw[1:].partition("/")
     parts = rest.split("/") if rest else []
     if parts and parts[-1] == "":
@@ -100,9 +99,12 @@ def parse_target(method: str, url: str) -> Target:
     upstream = _segment(first) if first else ""  # no upstream has an empty name
     segments = tuple(_segment(part) for part in parts)
     path = slash + rest
-    return Target(
-        method, upstream, segments, _ESCAPE.sub(_normal, path) if "%" in path else path, mark + query
-    )
+    return Target(method, upstream, segments, escapes.normal(path) if "%" in path else path, mark + query)
+
+
+_parse_again = functools.lru_cache(512)(
+    _parse
+)  # tasks call the same few addresses again and again; refusals are not kept
 
 
 def origin(url: str) -> str:

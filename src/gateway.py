@@ -9,6 +9,7 @@ import authzen
 import dpop
 import duty
 import forward
+import oauth
 import tokens
 from bundle import OWN, Bundle
 from conditions import Call
@@ -29,7 +30,8 @@ from model import (
 )
 from obligations import NOTHING, Limit
 from shard import Shard
-from state import Seen, State
+from state import State
+from verified import Seen
 
 
 class Ports(Protocol):
@@ -38,6 +40,9 @@ class Ports(Protocol):
     def now(self) -> float: ...
     def log(self, line: str) -> None: ...
     def defer(self, work: Coroutine[Any, Any, Any]) -> None: ...
+    async def last(self, work: Coroutine[Any, Any, bool]) -> bool:
+        """Run work to its end, and wait for it. It goes on when the caller hangs up."""
+
     def country(self) -> str | None: ...
     async def kv(self, key: str, timeout: float) -> str | None: ...
     async def fetch(self, url: str, timeout: float, limit: int) -> bytes: ...
@@ -61,6 +66,7 @@ _PAGES = {
     ("GET", OWN, ("health",)): "health",
     ("HEAD", OWN, ("health",)): "health",
     ("GET", ".well-known", ("authzen-configuration",)): "authzen-configuration",
+    ("GET", ".well-known", ("oauth-protected-resource",)): "oauth-protected-resource",
     ("POST", "access", ("v1", "evaluation")): "evaluation",
     ("POST", "access", ("v1", "evaluations")): "evaluations",
 }
@@ -159,7 +165,7 @@ async def _authenticate(
     """
     headers, now = record.inbound.headers, record.inbound.received_at
     token, scheme = tokens.presented(headers)
-    seen = state.recall(token, now)
+    seen = state.verified.recall(token, now)
     if seen is None:
         seen = await _verify(token, bundle, state, ports, now)
         state.remember(token, seen, bundle)
@@ -170,22 +176,30 @@ async def _authenticate(
         if seen.binding is None:
             dpop.refuse_unbound(scheme, headers)
         elif not proven:
-            await _prove(record.inbound, scheme, seen.binding, state, ports)
-        caller, record.described = seen.acts(headers)
+            await _prove(record.inbound, scheme, seen, seen.binding, state, ports)
+        caller, record.described = state.verified.acts(seen, headers)
+        if caller.tagged is None and seen.identity.must_tag:
+            raise Denied(Reason.ROLE_REQUIRED)
     except Denied:
         # A tag that is refused is on record with the caller's name, and so is a token whose key somebody has not.
-        _, record.described = seen.acts({})
+        _, record.described = state.verified.acts(seen, {})
         raise
     return caller
 
 
-async def _prove(inbound: Inbound, scheme: str, bound: dpop.Binding, state: State, ports: Ports) -> None:
+async def _prove(
+    inbound: Inbound, scheme: str, seen: Seen, bound: dpop.Binding, state: State, ports: Ports
+) -> None:
     """See that the caller holds the key which its token is bound to (RFC 9449 §7.1). Raises Denied."""
     proof = dpop.read(bound, scheme, inbound.headers, inbound.method, inbound.url, ports.now())
-    if not await ports.verify(proof.key, proof.algorithm, proof.signature, proof.signed):
+    try:
+        right = await ports.verify(proof.key, proof.algorithm, proof.signature, proof.signed)
+    except Denied as refused:  # the runtime will not have the key
+        raise Denied(Reason.TOKEN_PROOF_INVALID, refused.detail) from None
+    if not right:
         raise Denied(Reason.TOKEN_PROOF_INVALID, "the signature is wrong")
     state.proofs.claim(proof, ports.now())
-    bound.keep(proof)
+    state.verified.proved(seen, proof)
 
 
 async def _verify(token: str, bundle: Bundle, state: State, ports: Ports, now: float) -> Seen:
@@ -194,25 +208,21 @@ async def _verify(token: str, bundle: Bundle, state: State, ports: Ports, now: f
     issuer = bundle.issuers.get(unverified.issuer)
     if issuer is None:
         raise Denied(Reason.TOKEN_ISSUER, f"{unverified.issuer!r:.200}")
-    algorithm = unverified.algorithm
-    if algorithm not in issuer.rules.algorithms:
-        raise Denied(Reason.TOKEN_ALGORITHM, f"{algorithm!r:.20}")
     keyring = state.keyring(issuer)
     if keyring.stale(now) and keyring.usable(now):
         keyring.claim(now)
         ports.defer(keyring.refresh(ports.fetch, now))
-    key = await keyring.find(unverified.kid, algorithm, ports.fetch, now)
-    signature = unverified.signature
-    if not key.fits(algorithm, signature) or not await ports.verify(
-        key, algorithm, signature, unverified.signed
-    ):
-        raise Denied(Reason.TOKEN_SIGNATURE)
+    key = await keyring.verify(
+        unverified, issuer.rules.algorithms, ports.fetch, ports.verify, now, ports.last
+    )
     subject, until = tokens.validate(unverified, issuer.rules, now)
     identity = identify(unverified.claims, subject, issuer.mapping)
-    bound = dpop.binding(unverified.claims, token)
-    if bound is not None:
-        identity = identity._replace(jkt=bound.jkt)
-    return Seen(identity, until, key, keyring, {}, bound)
+    bound = None
+    if identity.jkt is not None:
+        bound = dpop.binding(identity.jkt, unverified.issuer, subject, token)
+    elif issuer.dpop == "required":
+        raise Denied(Reason.TOKEN_UNBOUND)
+    return Seen(token, identity, until, key, keyring, bound)
 
 
 async def _page(record: audit.Record, target: Target, state: State, ports: Ports) -> Refusal:
@@ -221,6 +231,10 @@ async def _page(record: audit.Record, target: Target, state: State, ports: Ports
         return await _health(record, target, state, ports)
     if record.page == "authzen-configuration":
         return _document(record, authzen.configuration(forward.origin(record.inbound.url)))
+    if record.page == "oauth-protected-resource":
+        bundle = await state.current(ports)
+        record.bundle, record.sequence = bundle.version, state.sequence
+        return _document(record, oauth.metadata(forward.origin(record.inbound.url), bundle.issuers))
     return await _evaluate(record, target, state, ports)
 
 
@@ -319,6 +333,8 @@ def _refusal(reason: Reason, record: audit.Record, hint: str = "", decided: str 
         headers["airgate-decision"] = decided
     if record.page and (echoed := authzen.echo(record.inbound.headers.get("x-request-id"))) is not None:
         headers["x-request-id"] = echoed
+    if ANSWERS[reason].status == 401:
+        headers["www-authenticate"] = oauth.challenge(reason, forward.origin(record.inbound.url))
     owner = record.decision.owner if record.decision is not None else None
     # Doing it again is the caller's decision, where it is not the same as once (RFC 9110 §9.2.2).
     twice = reason in _MAY_HAVE_ACTED and record.inbound.method in ("POST", "PATCH")
@@ -357,6 +373,4 @@ def refusal(
         problem["contact"] = contact
     if hint:
         problem["detail"] = hint
-    if told.status == 401:
-        headers["www-authenticate"] = dpop.challenge(reason)
     return Refusal(told.status, headers, json.dumps(problem) + "\n")

@@ -1,16 +1,21 @@
 """From a verified token to a caller: its kind, the roles it grants, the roles it acts under, the task it speaks for."""
 
 import re
+from collections.abc import Collection
+from functools import lru_cache
 from typing import Any, NamedTuple
 
+import dpop
+from claims import Path, at, said, strings, texts
 from model import Caller, Denied, Fact, Identity, Reason
 
 KINDS = ("workload", "human", "agent")
+_ITSELF = {kind: kind for kind in KINDS}
 WORKLOAD = ("dag", "task", "run", "try", "map_index", "tags", "environment")
 MOST_ROLES = 32  # in one role tag
-MOST_GROUPS = 1000  # in one claim
 MOST_TAGS = 64
 LONGEST = 256  # characters of a workload value
+LONGEST_SUBJECT = 512  # characters
 LONGEST_HEADER = 1024  # characters of a list of them
 
 _HEADERS = {
@@ -22,16 +27,30 @@ _HEADERS = {
     "tags": "airgate-dag-tags",
     "environment": "airgate-environment",
 }
+_NOWHERE: frozenset[str] = frozenset()
+SUBJECT = None
+KIND = ()
+SCOPE = ("scope",)
+
 _SINGLE = frozenset({"dag", "task", "try", "map_index", "environment"})
 SAID = ("airgate-role", *_HEADERS.values())  # every header that act() reads
 _ROLE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
+class Shared(frozenset[str]):
+    """Roles that are unknown to all tokens without the same claims: held once for all of them."""
+
+
+@lru_cache(16)
+def _shared(roles: frozenset[str]) -> Shared:
+    return Shared(roles)
+
+
 class Grant(NamedTuple):
-    """One way to a role: a claim that is, or holds, a value; or an exact subject."""
+    """One way to a role: a claim that is, or holds, a value; a scope; the caller's kind; an exact subject."""
 
     role: str
-    claim: tuple[str, ...] | None
+    claim: Path | None  # SUBJECT, KIND, SCOPE or a claim's path
     value: str
 
 
@@ -39,102 +58,109 @@ class Mapping(NamedTuple):
     """How one issuer's claims are read."""
 
     id: str
-    kind_claim: tuple[str, ...] | None
+    kind_claim: Path | None
     kind_default: str
-    attested: tuple[tuple[str, tuple[str, ...]], ...]  # (workload field, claim path)
+    attested: tuple[tuple[str, Path], ...]  # by workload field
     grants: tuple[Grant, ...]
-    claims: tuple[tuple[str, ...], ...] = ()  # paths of those that policies ask for
-
-
-def _at(claims: dict[str, Any], path: tuple[str, ...]) -> Any:
-    value: Any = claims
-    for name in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(name)
-    return value
-
-
-def _strings(value: Any) -> tuple[str, ...]:
-    values = value if isinstance(value, list) else [value]
-    if len(values) > MOST_GROUPS or not all(isinstance(item, str) for item in values):
-        raise Denied(Reason.TOKEN_CLAIMS, "a claim that grants roles is not strings, or holds too many")
-    return tuple(values)
-
-
-def _texts(value: Any) -> tuple[str, ...] | None:
-    """A claim as conditions compare it: true, false and whole numbers as JSON writes them. None: not to be compared."""
-    values = value if isinstance(value, list) else [value]
-    if len(values) > MOST_GROUPS:
-        return None
-    texts = []
-    for item in values:
-        if isinstance(item, bool):
-            texts.append("true" if item else "false")
-        elif isinstance(item, str | int) and len(text := str(item)) <= LONGEST:
-            texts.append(text)
-        else:
-            return None
-    return tuple(texts)
+    claims: tuple[Path, ...] = ()  # those that policies ask for
+    kind_values: dict[str, str] = {}  # noqa: RUF012  kinds by what the claim says; empty: it says the kind itself
+    must_tag: bool = False  # callers have to say which roles they act under
+    truncates: tuple[
+        tuple[Path, int], ...
+    ] = ()  # lists that the issuer cuts silently, and how long they are then
 
 
 def _attested(field: str, value: Any) -> Fact:
     if field == "tags":
-        return Fact(_strings(value), True)
+        return Fact(strings(value), True)
     if isinstance(value, bool) or not isinstance(value, str | int) or not 0 < len(str(value)) <= LONGEST:
         raise Denied(Reason.TOKEN_CLAIMS, f"the attested {field} is not a short string")
     return Fact(str(value), True)
 
 
-def _elsewhere(claims: dict[str, Any], mapping: Mapping) -> dict[str, Any]:
-    """The claims of which the token says that they are to be fetched. Raises Denied `token.claims`.
+def _elsewhere(claims: dict[str, Any], mapping: Mapping) -> frozenset[str]:
+    """The claims of which the token says that they are to be fetched. Raises Denied `token.incomplete`.
 
-    Some issuers leave long lists out: what is not there must not open a forbid.
+    What is not in the token must not open a forbid. Entra leaves long lists out and says where they are: `_claim_names`
+    (OpenID Connect Core §5.6.2), or `hasgroups`; an address in a token is never called. Okta just cuts them.
     """
     named = claims.get("_claim_names")
-    elsewhere = named if isinstance(named, dict) else {}
-    if claims.get("hasgroups") or any(
-        grant.claim and grant.claim[0] in elsewhere for grant in mapping.grants
-    ):
-        raise Denied(Reason.TOKEN_CLAIMS, "the token does not hold all of its groups")
+    elsewhere = frozenset(named) if isinstance(named, dict) else _NOWHERE
+    if claims.get("hasgroups"):
+        elsewhere |= {"groups"}
+    if elsewhere:
+        read = [path for grant in mapping.grants if (path := grant.claim)]
+        read += [path for _, path in mapping.attested] + [mapping.kind_claim or ("",)]
+        if missing := sorted({path[0] for path in read} & elsewhere):
+            raise Denied(Reason.TOKEN_INCOMPLETE, f"{missing[0]!r:.80} is not in it")
+    for path, longest in mapping.truncates:
+        value = said(claims, path)
+        if isinstance(value, list) and len(value) >= longest:
+            raise Denied(
+                Reason.TOKEN_INCOMPLETE, f"{'.'.join(path)} holds {len(value)}: it may have been cut"
+            )
     return elsewhere
 
 
+def _kind(claims: dict[str, Any], mapping: Mapping) -> str:
+    claimed = at(claims, mapping.kind_claim) if mapping.kind_claim is not None else None
+    if claimed is None:
+        return mapping.kind_default
+    known = mapping.kind_values or _ITSELF
+    if not isinstance(claimed, str) or claimed not in known:
+        raise Denied(Reason.TOKEN_CLAIMS, "kind is not one of " + ", ".join(known))
+    return known[claimed]
+
+
+def _actor(claims: dict[str, Any]) -> str | None:
+    """Who acts for the subject (RFC 8693 §4.1). Earlier actors, nested in it, have no part in what is allowed."""
+    if "act" not in claims:
+        return None
+    actor = at(claims, ("act", "sub"))
+    if not isinstance(actor, str) or not 0 < len(actor) <= LONGEST_SUBJECT:
+        raise Denied(Reason.TOKEN_CLAIMS, "act names nobody")
+    return actor
+
+
 def identify(claims: dict[str, Any], subject: str, mapping: Mapping) -> Identity:
-    """Read a verified token's claims by its issuer's mapping. Raises Denied `token.claims`."""
+    """Read a verified token's claims by its issuer's mapping. Raises Denied `token.claims`, `token.incomplete`."""
     elsewhere = _elsewhere(claims, mapping)
-    kind = mapping.kind_default
-    if mapping.kind_claim is not None:
-        claimed = _at(claims, mapping.kind_claim)
-        if claimed is not None:
-            kind = claimed
-        if kind not in KINDS:
-            raise Denied(Reason.TOKEN_CLAIMS, "kind is not one of " + ", ".join(KINDS))
-    held: dict[tuple[str, ...] | None, frozenset[str] | None] = {None: frozenset((subject,))}
+    kind = _kind(claims, mapping)
+    held: dict[Path | None, Collection[str] | None] = {SUBJECT: (subject,), KIND: (kind,)}
     granted, unknown = set(), set()
-    for grant in mapping.grants:
-        if grant.claim not in held and grant.claim is not None:
-            value = _at(claims, grant.claim)
-            held[grant.claim] = None if value is None else frozenset(_strings(value))
-        values = held[grant.claim]
+    for role, claim, wanted in mapping.grants:
+        if claim in held:
+            values = held[claim]
+        else:
+            value = said(claims, claim or ())
+            values = held[claim] = None if value is None else frozenset(strings(value))
         if values is None:
-            unknown.add(grant.role)
-        elif grant.value in values:
-            granted.add(grant.role)
+            unknown.add(role)
+        elif wanted in values:
+            granted.add(role)
     attested = {
         field: _attested(field, value)
         for field, path in mapping.attested
-        if (value := _at(claims, path)) is not None
+        if (value := at(claims, path)) is not None
     }
     asked = {
-        path: texts
+        path: found
         for path in mapping.claims
         if path[0] not in elsewhere
-        and (value := _at(claims, path)) is not None
-        and (texts := _texts(value)) is not None
+        and (value := said(claims, path)) is not None
+        and (found := texts(value)) is not None
     }
     return Identity(
-        mapping.id, subject, kind, frozenset(granted), attested, frozenset(unknown - granted), asked
+        mapping.id,
+        subject,
+        kind,
+        frozenset(granted),
+        attested,
+        frozenset(unknown - granted) if unknown & granted else _shared(frozenset(unknown)),
+        asked,
+        dpop.confirmed(claims),
+        _actor(claims),
+        mapping.must_tag,
     )
 
 

@@ -6,6 +6,7 @@ finds it claimed uses the keys that are there.
 """
 
 from collections import Counter
+from collections.abc import Coroutine
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -61,7 +62,10 @@ _SMALL_ORDER = frozenset({0, 1, 2**255 - 20, _ORDER_8, 2**255 - 19 - _ORDER_8})
 
 
 class Fetch(Protocol):
-    """Reads a document: at most `limit` bytes within `timeout` seconds, no redirects; raises OSError."""
+    """Reads a document: at most `limit` bytes within `timeout` seconds, no redirects.
+
+    Raises OSError: ConnectionError when the connection broke, TimeoutError when it took too long.
+    """
 
     async def __call__(self, url: str, timeout: float, limit: int) -> bytes: ...
 
@@ -70,6 +74,12 @@ class Verify(Protocol):
     """Checks a signature by a key that fits it; raises Denied when the runtime will not have the key."""
 
     async def __call__(self, key: "Key", algorithm: str, signature: bytes, signed: bytes) -> bool: ...
+
+
+class Last(Protocol):
+    """Runs work to its end, and waits for it, though whoever asked for it may hang up before."""
+
+    async def __call__(self, work: Coroutine[Any, Any, bool]) -> bool: ...
 
 
 class Signed(Protocol):
@@ -178,14 +188,37 @@ def read_key(jwk: Any) -> Key:
     return Key(kid, algorithms, {"kty": str(kty), **{name: jwk[name] for name in _MEMBERS[str(kty)]}}, size)
 
 
-def read_jwks(text: bytes) -> list[Key]:
-    """The usable keys of a JWKS. Unusable ones are left out: one bad key must not lock everybody out."""
+def refuse_foreign(jwk: Any, issuer: str) -> None:
+    """Raise ValueError for a key that signs for another issuer of the same host.
+
+    Entra serves the keys of several directories as one set, and writes into each whose it is: `issuer`, where
+    `{tenantid}` stands for every directory.
+    """
+    named = jwk.get("issuer") if isinstance(jwk, dict) else None
+    if named is None or named == issuer:
+        return
+    if isinstance(named, str):
+        before, every, after = named.partition("{tenantid}")
+        one = issuer.removeprefix(before).removesuffix(after)
+        if every and issuer == before + one + after and one and "/" not in one:
+            return
+        ours, theirs = urlsplit(issuer), urlsplit(named)
+        # In another way of writing issuers' names only the directory's id can be compared.
+        same = {part for part in ours.path.split("/") if len(part) >= 32} & {*theirs.path.split("/")}
+        if ours.netloc != theirs.netloc and (every or same):
+            return
+    raise ValueError("signs for another issuer")
+
+
+def read_jwks(text: bytes, issuer: str) -> list[Key]:
+    """The usable keys of an issuer's JWKS. Unusable ones are left out: one bad key must not lock everybody out."""
     members = read_object(text, limit=LIMIT).get("keys")
     if not isinstance(members, list) or len(members) > MOST_KEYS:
         raise ValueError(f"keys is not a list of at most {MOST_KEYS}")
     keys = []
     for member in members:
         try:
+            refuse_foreign(member, issuer)
             keys.append(read_key(member))
         except ValueError:
             continue
@@ -205,6 +238,19 @@ def fetchable(url: Any) -> str:
     raise ValueError("not an https address")
 
 
+async def _here(work: Coroutine[Any, Any, bool]) -> bool:
+    return await work
+
+
+async def _read(fetch: Fetch, url: str) -> bytes:
+    """A document of an issuer. Raises OSError."""
+    try:
+        return await fetch(url, TIMEOUT, LIMIT)
+    except ConnectionError:
+        # Servers end idle connections, sometimes just when they are used again: that must cost nobody a call.
+        return await fetch(url, TIMEOUT, LIMIT)
+
+
 class Keyring:
     """The keys of one issuer, as one isolate holds them. Plain values only: nothing here can be awaited."""
 
@@ -212,7 +258,8 @@ class Keyring:
         self.source = source
         self.keys: list[Key] = []
         self.fetched_at = 0.0  # when the fetch was begun that brought the keys held now
-        self.asked_at = 0.0  # when a fetch was last begun: the claim
+        self.asked_at = 0.0  # when a fetch in the background was last begun: the claim
+        self.tried_at = 0.0  # when any was
         self.error = ""  # why the last fetch failed; empty when it did not
         self._begun: list[float] = []
         self._looked_at = 0.0  # when a fetch for an unknown id was last begun: the claim of its cool-down
@@ -224,7 +271,7 @@ class Keyring:
         return now - self.fetched_at > FRESH and now - self.asked_at > COOL_DOWN
 
     def claim(self, now: float) -> None:
-        """Note that a fetch begins: until it is over, or has had its time, nobody else begins one."""
+        """Note that a fetch in the background begins: for a while nobody else begins one."""
         self.asked_at = now
 
     def usable(self, now: float) -> bool:
@@ -236,9 +283,10 @@ class Keyring:
 
     async def refresh(self, fetch: Fetch, now: float) -> bool:
         """Fetch the keys anew. Keeps the ones held when that fails, and says in `error` why. Never raises."""
-        self.claim(now)
+        self.tried_at = now
         try:
-            fetched = read_jwks(await fetch(await self._jwks_uri(fetch), TIMEOUT, LIMIT))
+            text = await _read(fetch, await self._jwks_uri(fetch))
+            fetched = read_jwks(text, self.source.issuer)
             if not fetched:
                 raise ValueError("the JWKS holds no usable key")
         except (OSError, ValueError) as error:
@@ -260,37 +308,46 @@ class Keyring:
         if self.source.jwks_uri is not None:
             return self.source.jwks_uri
         address = self.source.issuer.rstrip("/") + "/.well-known/openid-configuration"
-        metadata = read_object(await fetch(address, TIMEOUT, LIMIT), limit=LIMIT)
+        metadata = read_object(await _read(fetch, address), limit=LIMIT)
         # OpenID Connect Discovery 1.0 §4.3: or one issuer could speak for another.
         if metadata.get("issuer") != self.source.issuer:
             raise ValueError("the discovery document names another issuer")
         return fetchable(metadata.get("jwks_uri"))
 
-    async def find(self, kid: str | None, algorithm: str, fetch: Fetch, now: float) -> Key:
+    async def find(
+        self, kid: str | None, algorithm: str, fetch: Fetch, now: float, last: Last = _here
+    ) -> Key:
         """The key that a token names.
 
-        Raises Denied: `token.key` when there is none, `issuer.unavailable` when that cannot be known.
+        What a fetch was claimed for must be found out: one that ended with its caller would hold up all others. Raises
+        Denied: `token.key` when there is none, `issuer.unavailable` when that cannot be known.
         """
         if not self.usable(now):
             # Nothing to fall back on, so every request fetches for itself; after a failure they answer at once
             # for a while.
-            if self.error and now - self.asked_at < RETRY:
+            if self.error and now - self.tried_at < RETRY:
                 raise Denied(Reason.ISSUER_UNAVAILABLE, self.error)
             self._begun = [begun for begun in self._begun if now - begun < TIMEOUT]
             if len(self._begun) >= MOST_FETCHES:
                 raise Denied(Reason.ISSUER_UNAVAILABLE, "too many requests wait for the first keys")
             self._begun.append(now)
-            if not await self.refresh(fetch, now) and not self.usable(now):
+            if not await last(self.refresh(fetch, now)) and not self.usable(now):
                 raise Denied(Reason.ISSUER_UNAVAILABLE, self.error)
             return self._choose(kid, algorithm) or self._unknown(kid, now)
         key = self._choose(kid, algorithm)
         if key is None and self._may_look(now):
-            await self.refresh(fetch, now)
+            await last(self.refresh(fetch, now))
             key = self._choose(kid, algorithm)
         return key or self._unknown(kid, now)
 
     async def verify(
-        self, token: Signed, algorithms: frozenset[str], fetch: Fetch, verify: Verify, now: float
+        self,
+        token: Signed,
+        algorithms: frozenset[str],
+        fetch: Fetch,
+        verify: Verify,
+        now: float,
+        last: Last = _here,
     ) -> Key:
         """The key that signed a token, by one of the issuer's algorithms (RFC 8725 §3.1).
 
@@ -299,7 +356,9 @@ class Keyring:
         algorithm, signature = token.algorithm, token.signature
         if algorithm not in algorithms:
             raise Denied(Reason.TOKEN_ALGORITHM, f"{algorithm!r:.20}")
-        key = await self.find(token.kid, algorithm, fetch, now)
+        key = self._choose(token.kid, algorithm) if self.usable(now) else None
+        if key is None:
+            key = await self.find(token.kid, algorithm, fetch, now, last)
         if not key.fits(algorithm, signature) or not await verify(key, algorithm, signature, token.signed):
             raise Denied(Reason.TOKEN_SIGNATURE)
         return key
@@ -321,8 +380,8 @@ class Keyring:
         return may
 
     def _under_way(self, now: float) -> bool:
-        """Whether somebody is fetching for an unknown id. A fetch is two documents at most."""
-        return not self._looked and now - self._looked_at < 2 * TIMEOUT
+        """Whether somebody is fetching for an unknown id. A fetch is two documents, each asked for twice at most."""
+        return not self._looked and now - self._looked_at < 4 * TIMEOUT
 
     def _choose(self, kid: str | None, algorithm: str) -> Key | None:
         fitting = [

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     TOKEN_SIGNATURE = "token.signature"
     TOKEN_TYPE = "token.type"
     TOKEN_CLAIMS = "token.claims"
+    TOKEN_INCOMPLETE = "token.incomplete"
     TOKEN_AUDIENCE = "token.audience"
     TOKEN_EXPIRED = "token.expired"
     TOKEN_NOT_YET_VALID = "token.not_yet_valid"
@@ -29,6 +30,7 @@ class Reason(StrEnum):
     TOKEN_PROOF_MISSING = "token.proof_missing"
     TOKEN_PROOF_INVALID = "token.proof_invalid"
     TOKEN_PROOF_REPLAYED = "token.proof_replayed"
+    ROLE_REQUIRED = "role.required"
     ROLE_MALFORMED = "role.malformed"
     ROLE_NOT_GRANTED = "role.not_granted"
     POLICY_FORBIDDEN = "policy.forbidden"
@@ -71,6 +73,9 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.TOKEN_SIGNATURE: Answer(401, "The token's signature is wrong"),
     Reason.TOKEN_TYPE: Answer(401, "This type of token is not accepted"),
     Reason.TOKEN_CLAIMS: Answer(401, "The token's claims are not acceptable"),
+    Reason.TOKEN_INCOMPLETE: Answer(
+        401, "The token does not hold all that it should: its issuer left groups out"
+    ),
     Reason.TOKEN_AUDIENCE: Answer(401, "The token is not meant for this gate"),
     Reason.TOKEN_EXPIRED: Answer(401, "The token has expired"),
     Reason.TOKEN_NOT_YET_VALID: Answer(401, "The token is not valid yet"),
@@ -80,6 +85,7 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.TOKEN_PROOF_MISSING: Answer(401, "The token is bound to a key: a DPoP proof is required"),
     Reason.TOKEN_PROOF_INVALID: Answer(401, "The DPoP proof is not acceptable"),
     Reason.TOKEN_PROOF_REPLAYED: Answer(401, "The DPoP proof has been used before"),
+    Reason.ROLE_REQUIRED: Answer(403, "A role tag is required"),
     Reason.ROLE_MALFORMED: Answer(403, "The role tag cannot be read"),
     Reason.ROLE_NOT_GRANTED: Answer(403, "The role tag names a role that the token does not grant"),
     Reason.POLICY_FORBIDDEN: Answer(403, "A policy forbids this call"),
@@ -160,8 +166,13 @@ class Identity(NamedTuple):
     unknown: frozenset[str] = frozenset()  # roles that a claim could grant which the token does not carry
     claims: dict[tuple[str, ...], tuple[str, ...]] = {}  # noqa: RUF012  those that policies ask for, by their path
     jkt: str | None = (
-        None  # thumbprint of the key that the token is bound to, which the caller has shown to hold
+        None  # thumbprint of the key that the token is bound to, and the caller has shown to hold
     )
+    actor: str | None = None  # who acts for the subject, where that is somebody else: the call is delegated
+    must_tag: bool = False  # it has to say, in every request, which roles it acts under
+    untold: frozenset[str] = (
+        frozenset()
+    )  # conditions on it that nobody can answer, where its token is not at hand
 
 
 class Caller(NamedTuple):

@@ -5,26 +5,22 @@ Plain values only, every one bounded. Nothing here may be awaited by a request o
 
 import gc
 from collections.abc import Coroutine
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import audit
 from bundle import Bundle, Issuer, Pointer, load_bundle, load_pointer, pinned
-from dpop import Binding, Replays
-from identity import SAID, act
-from keys import Key, Keyring
-from model import Caller, Denied, Identity, Reason
+from dpop import Replays
+from keys import Keyring
+from model import Denied, Reason
 from shard import EMPTY, Shard, load_shard
+from verified import Seen, Verified
 
 REFRESH = 2.0  # seconds: older than this, the pointer is read again in the background
 WAIT = 10.0  # seconds: older than this, it is read again before deciding
 SLOW = 5.0  # seconds that a read nobody waits for, or everybody must wait for, may take
 AGAIN = 1.0  # seconds between two tries while there is no policy at all
 PATIENCE = 0.5  # seconds a request waits for KV when it has a policy to fall back on
-MOST_ACTING = 8  # combinations of role tag and context remembered for one token
-LONGEST_KEPT = 1024  # characters of what the audit line says of one; longer ones are not remembered
 WARN = 90 * 86_400.0  # seconds before the end of the time zones' offsets
-GENERATION = 512  # verified tokens remembered, in each of two generations
-
 MOST_KEPT = 10_000_000  # characters of shards, about ten bytes of memory each; above, the one read first goes
 
 POINTER = "policy/current"
@@ -38,33 +34,11 @@ class Store(Protocol):
     def now(self) -> float: ...
     def log(self, line: str) -> None: ...
     def defer(self, work: Coroutine[Any, Any, Any]) -> None: ...
+    async def last(self, work: Coroutine[Any, Any, bool]) -> bool:
+        """Run work to its end, and wait for it. It goes on when the caller hangs up."""
+
     async def kv(self, key: str, timeout: float) -> str | None:
         """The value of a key, None when there is none. Raises OSError."""
-
-
-class Seen(NamedTuple):
-    """A token whose signature and claims have been checked."""
-
-    identity: Identity
-    until: float  # seconds since the epoch
-    key: Key
-    keyring: Keyring
-    # As what the identity has acted, by the headers that say so, each with the audit line's part about it.
-    acting: dict[tuple[str | None, ...], tuple[Caller, str]]
-    binding: Binding | None = None  # to a key: then every request brings a proof of it
-
-    def acts(self, headers: dict[str, str]) -> tuple[Caller, str]:
-        """The caller under this request's role tag and context. The same headers give the same caller."""
-        said = tuple([headers.get(name) for name in SAID])
-        known = self.acting.get(said)
-        if known is None:
-            caller = act(self.identity, headers)
-            known = (caller, audit.describe(caller))
-            if len(known[1]) <= LONGEST_KEPT:
-                if len(self.acting) >= MOST_ACTING:
-                    self.acting.clear()
-                self.acting[said] = known
-        return known
 
 
 def _message(error: Exception) -> str:
@@ -93,8 +67,7 @@ class State:
         self._missed: dict[str, tuple[float, str]] = {}  # shards that could not be read: when, and why
         self._keyrings: dict[str, Keyring] = {}
         self.proofs = Replays()
-        self._young: dict[str, Seen] = {}
-        self._old: dict[str, Seen] = {}
+        self.verified = Verified()
 
     def fresh(self, now: float) -> bool:
         """True while the policy in force has been looked at so lately that nothing is to be done."""
@@ -105,11 +78,11 @@ class State:
         now = store.now()
         if self.bundle is None:
             if not (self.error and now - self._asked_at < AGAIN):
-                await self.refresh(store, SLOW)
+                await store.last(self.refresh(store, SLOW))
             if self.bundle is None:
                 raise Denied(Reason.POLICY_UNAVAILABLE, self.error)
         elif not self.fresh(now):
-            patient = now - self._read_at <= WAIT or await self.refresh(store, PATIENCE)
+            patient = now - self._read_at <= WAIT or await store.last(self.refresh(store, PATIENCE))
             if patient:  # behind this answer a read may take its time
                 self._asked_at = now  # claimed before it begins: others use what is here
                 store.defer(self.refresh(store, SLOW))
@@ -215,7 +188,7 @@ class State:
         named = frozenset(bundle.shards.values())
         self._shards = {digest: shard for digest, shard in (self._shards | shards).items() if digest in named}
         self._missed = {}
-        self._young, self._old = {}, {}  # roles and rules may have changed
+        self.verified = Verified()  # roles and rules may have changed
         sources = {issuer.source for issuer in bundle.issuers.values()}
         self._keyrings = {issuer: ring for issuer, ring in self._keyrings.items() if ring.source in sources}
         self._make_room()
@@ -278,30 +251,7 @@ class State:
             ring = self._keyrings[name] = Keyring(issuer.source)
         return ring
 
-    def recall(self, token: str, now: float) -> Seen | None:
-        """A token verified before, if it is still valid and its key still the issuer's."""
-        seen = self._young.get(token)
-        if seen is None:
-            seen = self._old.get(token)
-            if seen is None:
-                return None
-            self._keep(token, seen)
-        if now < seen.until and seen.keyring.usable(now) and seen.keyring.holds(seen.key):
-            return seen
-        self._young.pop(token, None)
-        self._old.pop(token, None)
-        return None
-
     def remember(self, token: str, seen: Seen, bundle: Bundle) -> None:
-        """Keep a token verified under a bundle, unless another is in force by now: its roles may be others.
-
-        Two generations: the oldest half goes at once, and none is searched for.
-        """
-        if bundle is not self.bundle:
-            return
-        self._keep(token, seen)
-
-    def _keep(self, token: str, seen: Seen) -> None:
-        if len(self._young) >= GENERATION:
-            self._old, self._young = self._young, {}
-        self._young[token] = seen
+        """Keep a token verified under a bundle, unless another is in force by now: its roles may be others."""
+        if bundle is self.bundle:
+            self.verified.keep(token, seen)

@@ -48,11 +48,17 @@ BODY = 5.0  # seconds that a body which the gate itself reads may take
 _state = State()
 
 
+def _plain(members: dict[str, Any]) -> Any:
+    return to_js(members, dict_converter=Object.fromEntries)
+
+
 class _Script:
     """JavaScript functions, each looked up once: a look-up is a crossing too."""
 
     def __init__(self) -> None:
         self.log = console.log
+        self.check = crypto.subtle.verify
+        self.verifying = {name: _plain(verifying) for name, (_, verifying) in _ALGORITHMS.items()}
         self.new_controller = AbortController.new
         self.new_response = Response.new
         self.array_from = getattr(Array, "from")
@@ -132,12 +138,20 @@ class Runtime:
     def log(self, line: str) -> None:
         self._script.log(line)
 
-    def defer(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _promise(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Future[Any]":
         # The promise must own its proxy, or the runtime takes it away when the handler returns.
         task = asyncio.ensure_future(work)
         proxy = create_proxy(task)
         task.add_done_callback(lambda _: proxy.destroy())
         self._ctx.waitUntil(proxy)
+        return task
+
+    def defer(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._promise(work)
+
+    async def last(self, work: Coroutine[Any, Any, bool]) -> bool:
+        # A client that hangs up ends its handler, but not what the runtime was asked to wait for.
+        return bool(await asyncio.shield(self._promise(work)))
 
     def country(self) -> str | None:
         # Of the edge's own making. The header of the same meaning is not always set there, so a client could.
@@ -183,20 +197,20 @@ class Runtime:
                 raise OSError(f"longer than {limit} bytes")
             return text
         except JsException as error:
-            raise OSError(_name(error)) from error
+            name = _name(error)
+            timed_out = name in ("AbortError", "TimeoutError")
+            raise (TimeoutError if timed_out else ConnectionError)(name) from error
 
     async def verify(self, key: Key, algorithm: str, signature: bytes, signed: bytes) -> bool:
-        importing, verifying = _ALGORITHMS[algorithm]
-        handle = key.handles.get(algorithm)
+        handle, script = key.handles.get(algorithm), _script()
         try:
             if handle is None:
                 handle = await crypto.subtle.importKey(
-                    "jwk", _object(key.jwk), _object(importing), False, to_js(["verify"])
+                    "jwk", _object(key.jwk), _object(_ALGORITHMS[algorithm][0]), False, to_js(["verify"])
                 )
                 key.handles[algorithm] = handle
-            return bool(
-                await crypto.subtle.verify(_object(verifying), handle, to_js(signature), to_js(signed))
-            )
+            how = script.verifying[algorithm]
+            return bool(await script.check(how, handle, to_js(signature), to_js(signed)))
         except JsException as error:
             raise Denied(Reason.TOKEN_KEY, f"the runtime refused the key: {_name(error)}") from error
 

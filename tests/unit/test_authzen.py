@@ -41,9 +41,12 @@ DOCUMENT = document()
 DOCUMENT["issuers"]["partner"] = {
     **DOCUMENT["issuers"]["company"],
     "issuer": PARTNER,
-    "kind": {"claim": None, "default": "agent"},
+    "kind": {"claim": None, "default": "agent", "values": {}},
     "attested": {},
 }
+DOCUMENT["issuers"]["bots"] = {**DOCUMENT["issuers"]["company"], "issuer": "https://bots.example.com"}
+DOCUMENT["issuers"]["robots"] = {**DOCUMENT["issuers"]["partner"], "issuer": "https://robots.example.com"}
+DOCUMENT["roles"]["bot"] = [{"issuer": "bots", "kind": "agent"}, {"issuer": "robots", "kind": "agent"}]
 DOCUMENT["roles"]["visitor"] = [{"issuer": "partner", "claim": ["groups"], "value": "visitors"}]
 DOCUMENT["upstreams"] |= {
     "ledger-v2": {**DOCUMENT["upstreams"]["ledger"], "base": "https://ledger.example.com/api/v2"},
@@ -244,15 +247,15 @@ HOSTILE = [
     pytest.param(b"[]", "not an object", id="a list"),
     pytest.param(b'"x"', "not an object", id="a text"),
     pytest.param(b"{", "brackets do not match|Expecting", id="the beginning of an object"),
-    pytest.param(TEXT.encode() + b"x", "Extra data", id="more after it"),
+    pytest.param(TEXT.encode() + b"x", "more than one", id="more after it"),
     pytest.param(TEXT.encode("utf-16"), "utf-8", id="UTF-16"),
     pytest.param(b"\xef\xbb\xbf" + TEXT.encode(), "BOM|Expecting value", id="a byte order mark"),
     pytest.param(TEXT.encode() + b" " * LIMIT, f"longer than {LIMIT} bytes", id="64 KiB of blanks after it"),
     pytest.param(with_resource('{"a": ' + "[" * 20 + "]" * 20 + "}"), "nested", id="nested 22 levels deep"),
     pytest.param(
-        with_resource('{"a": ' + "[" * 30_000 + "]" * 30_000 + "}"), "nested", id="nested 30,002 deep"
+        with_resource('{"a": ' + "[" * 30_000 + "]" * 30_000 + "}"), "more", id="nested 30,002 deep"
     ),
-    pytest.param(with_resource('{"a": ' + '{"b":' * 10_000), "nested", id="10,000 objects never closed"),
+    pytest.param(with_resource('{"a": ' + '{"b":' * 10_000), "more", id="10,000 objects never closed"),
     pytest.param(with_resource('{"a": 1, "a": 2}'), "twice", id="a property appears twice"),
     pytest.param(TEXT.replace("{", '{"subject": {}, ', 1).encode(), "twice", id="the subject appears twice"),
     pytest.param(
@@ -725,10 +728,65 @@ def test_trusted_claims_are_read_as_a_token_s() -> None:
         "airflow": {"dag": "close"}, "department": ["finance", "it"], "other": 1,
     }  # fmt: skip
     caller = one(claiming(claims), anyone("claims")).caller
-    assert caller.identity == identify(claims, "ada", COMPANY)
+    assert caller.identity == identify(claims, "ada", COMPANY)._replace(untold=frozenset({"subject.dpop"}))
     assert caller.identity.claims == {("department",): ("finance", "it")}
     assert caller.workload == {"dag": Fact("close", True)}
     assert one(claiming(claims), anyone("roles")).caller == one(claiming({}), anyone("claims")).caller
+
+
+@pytest.mark.parametrize(
+    ("request_", "trust", "granted"),
+    [
+        pytest.param(claiming({}, "agent", "bots"), (), None, id="a kind that the asker says grants nothing"),
+        pytest.param(claiming({}, "user", "bots"), (), None, id="nor is it known not to"),
+        pytest.param(claiming({}, "agent", "bots"), ("claims",), None, id="claims that hold nothing"),
+        pytest.param(
+            claiming({"airgate_kind": "agent"}, "agent", "bots"),
+            ("claims",),
+            True,
+            id="a kind that a claim says",
+        ),
+        pytest.param(
+            claiming({"airgate_kind": "human"}, "user", "bots"),
+            ("claims",),
+            False,
+            id="another kind in a claim",
+        ),
+        pytest.param(
+            claiming({}, "identity", "robots"),
+            (),
+            True,
+            id="a kind that no claim says: the issuer's only one",
+        ),
+    ],
+)
+def test_roles_by_kind(request_: dict[str, Any], trust: tuple[str, ...], granted: bool | None) -> None:
+    """`granted`: None is unknown."""
+    who = one(request_, anyone(*trust)).caller.identity
+    assert ("bot" in who.granted, "bot" in who.unknown) == (granted is True, granted is None)
+
+
+@pytest.mark.parametrize(
+    ("claims", "trust", "actor", "untold"),
+    [
+        pytest.param(
+            {"act": {"sub": "bot"}}, ("claims",), "bot", {"subject.dpop"}, id="an actor that claims tell"
+        ),
+        pytest.param({"sub": "ada"}, ("claims",), None, {"subject.dpop"}, id="claims that tell of none"),
+        pytest.param({}, ("claims",), None, {"subject.dpop", "subject.delegated"}, id="no claims told"),
+        pytest.param(
+            {"act": {"sub": "bot"}}, ("roles",), None, {"subject.dpop", "subject.delegated"}, id="not trusted"
+        ),
+        pytest.param(
+            {"cnf": {"jkt": "k" * 43}}, ("claims",), None, {"subject.dpop"}, id="a key that nobody proved"
+        ),
+    ],
+)
+def test_what_only_a_token_could_tell_is_unknown(
+    claims: dict[str, Any], trust: tuple[str, ...], actor: str | None, untold: set[str]
+) -> None:
+    who = one(claiming(claims), anyone(*trust)).caller.identity
+    assert (who.actor, who.jkt, who.untold) == (actor, None, untold)
 
 
 CONTRADICTIONS = [
@@ -739,7 +797,7 @@ CONTRADICTIONS = [
     pytest.param(claiming({"airgate_kind": "human"}, "agent"), "subject.type", id="another kind than agent"),
     pytest.param(claiming({"airgate_kind": "robot"}), "claims: kind", id="no kind"),
     pytest.param(claiming({"groups": [1]}), "claims: a claim that grants roles", id="groups are no texts"),
-    pytest.param(claiming({"hasgroups": True}), "claims: the token does not hold all", id="groups elsewhere"),
+    pytest.param(claiming({"hasgroups": True}), "claims: 'groups' is not in it", id="groups elsewhere"),
     pytest.param(claiming({"airflow": {"dag": ["x"]}}), "claims: the attested dag", id="a list of DAGs"),
 ]
 

@@ -11,7 +11,7 @@ from world import NOW, P256, World, b64, compact, document, inbound, rule, run, 
 import dpop
 import gateway
 from keys import Key
-from model import Inbound, Reason, Refusal, Relay
+from model import Denied, Inbound, Reason, Refusal, Relay
 
 KEY = {**P256, "kid": "the caller's"}
 BOUND = token(cnf={"jkt": dpop.thumbprint(P256)})
@@ -150,6 +150,18 @@ def test_a_policy_published_meanwhile_asks_for_no_second_proof(gate: Gate) -> No
     gate.refuse(proving(), Reason.TOKEN_PROOF_REPLAYED)
 
 
+def test_a_key_that_the_runtime_will_not_have_is_the_proofs_fault(gate: Gate) -> None:
+    class Strict(World):
+        async def verify(self, key: Key, algorithm: str, given: bytes, signed: bytes) -> bool:
+            if algorithm == "ES256":
+                raise Denied(Reason.TOKEN_KEY, "the runtime refused the key: DataError")
+            return await super().verify(key, algorithm, given, signed)
+
+    gate.world = Strict()
+    line = gate.refuse(proving(), Reason.TOKEN_PROOF_INVALID)
+    assert (line["subject"], line["detail"]) == ("finance-etl", "the runtime refused the key: DataError")
+
+
 def test_two_at_once_with_one_proof_are_not_both_forwarded(gate: Gate) -> None:
     """Each is at the point where its signature is being verified before either has used the proof up."""
     waiting: list[Coroutine[Any, Any, Any]] = []
@@ -178,3 +190,22 @@ def test_a_flood_of_one_caller_is_refused_and_others_are_not(
     gate.refuse(proving(dpop=proof(jti="more")), Reason.LIMIT_PROOFS)
     other = token(cnf={"jkt": dpop.thumbprint(P256)}, sub="other")
     gate.relay(proving(other, dpop=proof(other, jti="more")))
+
+
+def test_an_issuer_may_have_to_bind_its_tokens() -> None:
+    bundle = document()
+    bundle["issuers"]["company"]["dpop"] = "required"
+    gate = Gate(bundle)
+    for _ in range(2):
+        gate.refuse(asking(), Reason.TOKEN_UNBOUND)
+    gate.relay(proving())
+    gate.refuse(proving(), Reason.TOKEN_PROOF_REPLAYED)
+
+
+def test_tokens_that_were_not_bound_end_when_their_issuer_must_bind_them(gate: Gate) -> None:
+    gate.relay(asking())
+    bundle = document()
+    bundle["issuers"]["company"]["dpop"] = "required"
+    gate.world.publish(bundle, 2)
+    gate.later(11)
+    gate.refuse(asking(), Reason.TOKEN_UNBOUND)

@@ -108,6 +108,10 @@ def ledger(*path: Any, value: Any) -> Change:
     return put("upstreams", "ledger", *path, value=value)
 
 
+def grant(**by: str) -> dict[str, str]:
+    return {"issuer": "company", **by}
+
+
 def second_issuer(**changes: Any) -> Change:
     def change(bundle: dict[str, Any]) -> None:
         bundle["issuers"]["partner"] = {**bundle["issuers"]["company"], **changes}
@@ -117,12 +121,24 @@ def second_issuer(**changes: Any) -> Change:
 
 ACCEPTED = [
     pytest.param(company("jwks_uri", value=None), id="an issuer found by discovery"),
+    pytest.param(
+        company("kind", "values", value={"app": "workload", "": "agent"}), id="kinds in an issuer's own words"
+    ),
     pytest.param(company("kind", "claim", value=None), id="an issuer without a claim for the kind"),
     pytest.param(company("attested", value={}), id="an issuer that attests nothing"),
     pytest.param(company("algorithms", value=sorted(ALGORITHMS)), id="an issuer with every algorithm"),
     pytest.param(company("max_lifetime", value=1), id="the shortest lifetime"),
-    pytest.param(company("max_lifetime", value=86_400), id="the longest lifetime"),
+    pytest.param(company("max_lifetime", value=90_000), id="the longest lifetime"),
     pytest.param(company("clock_skew", value=0), id="no skew"),
+    pytest.param(company("dpop", value="required"), id="an issuer whose tokens must be bound to a key"),
+    pytest.param(
+        company("require", value=[{"claim": ["hd"], "any": ["a", "b"]}]), id="a claim that must be there"
+    ),
+    pytest.param(
+        company("truncates", value=[{"claim": ["a", "b"], "at": 10_000}]), id="an issuer that cuts lists"
+    ),
+    pytest.param(put("roles", "reader", 0, value=grant(scope="ledger.read")), id="a grant by scope"),
+    pytest.param(put("roles", "reader", 0, value=grant(kind="agent")), id="a grant by kind"),
     pytest.param(company("clock_skew", value=300), id="the largest skew"),
     pytest.param(second_issuer(issuer=ISSUER + "/"), id="a second issuer, one slash apart"),
     pytest.param(put("roles", value={}), id="no roles"),
@@ -270,10 +286,55 @@ REFUSED = [
     pytest.param(
         company("audiences", value=AUDIENCE), "bundle.issuers.company.audiences", id="a bare audience"
     ),
+    pytest.param(
+        company("role_tag", value=True), "bundle.issuers.company.role_tag", id="a role tag that is true"
+    ),
+    pytest.param(company("dpop", value="always"), "bundle.issuers.company.dpop", id="another way of binding"),
+    pytest.param(
+        company("require", value={}), "bundle.issuers.company.require", id="required claims as an object"
+    ),
+    pytest.param(
+        company("require", value=[{"claim": ["hd"], "any": []}]),
+        "bundle.issuers.company.require[0].any",
+        id="a claim that must have no value",
+    ),
+    pytest.param(
+        company("require", value=[{"claim": [], "any": ["a"]}]),
+        "bundle.issuers.company.require[0].claim",
+        id="a required claim without a name",
+    ),
+    pytest.param(
+        company("require", value=[{"claim": ["hd"], "any": ["a"], "none": ["b"]}]),
+        "bundle.issuers.company.require[0].none",
+        id="a required claim in another way",
+    ),
+    *(
+        pytest.param(
+            company("truncates", value=[{"claim": ["groups"], "at": length}]),
+            "bundle.issuers.company.truncates[0].at",
+            id=f"a list that is cut at {length}",
+        )
+        for length in (0, 10_001, True, 1.5)
+    ),
+    pytest.param(
+        company("truncates", value=[{"claim": ["groups"], "at": 1, "below": 2}]),
+        "bundle.issuers.company.truncates[0].below",
+        id="a list that is cut in another way",
+    ),
+    pytest.param(
+        put("roles", "reader", 0, value=grant(kind="robot")),
+        "bundle.roles.reader[0].kind",
+        id="a grant by no kind",
+    ),
+    pytest.param(
+        put("roles", "reader", 0, value=grant(scope="a", kind="agent")),
+        "bundle.roles.reader[0].scope",
+        id="a grant by scope and kind",
+    ),
     pytest.param(company("type", value="JWT"), "bundle.issuers.company.type", id="another type"),
     pytest.param(company("max_lifetime", value=0), "bundle.issuers.company.max_lifetime", id="no lifetime"),
     pytest.param(
-        company("max_lifetime", value=86_401), "bundle.issuers.company.max_lifetime", id="over a day"
+        company("max_lifetime", value=90_001), "bundle.issuers.company.max_lifetime", id="well over a day"
     ),
     pytest.param(
         company("max_lifetime", value=True), "bundle.issuers.company.max_lifetime", id="a lifetime of true"
@@ -285,6 +346,14 @@ REFUSED = [
     ),
     pytest.param(
         company("kind", "claim", value="k"), "bundle.issuers.company.kind.claim", id="a bare claim path"
+    ),
+    pytest.param(
+        company("kind", "values", value={"app": "robot"}),
+        "bundle.issuers.company.kind.values.app",
+        id="a value of no kind",
+    ),
+    pytest.param(
+        company("kind", "values", value=["app"]), "bundle.issuers.company.kind.values", id="values as a list"
     ),
     pytest.param(
         company("kind", "default", value="robot"), "bundle.issuers.company.kind.default", id="another kind"

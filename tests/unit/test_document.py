@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from language import examples
 
-from document import Reader, _deeper, read_base64url, read_compiled, read_object
+from document import Reader, Work, _deeper, read_base64url, read_compiled, read_object
 
 REFUSED = [
     pytest.param(b'{"a":1,"a":2}', "twice", id="a name appears twice"),
@@ -396,3 +396,40 @@ def test_names_that_are_refused(name: str) -> None:
     assert reader.all_names() == [name]
     with pytest.raises(ValueError, match="not a name"):
         reader.names()
+
+
+WORK = Work(strings=8, names=4, structure=32, escapes=8)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        pytest.param('{"a":"b"}', True, id="little"),
+        pytest.param('{"a":' + '"' + "b" * 500 + '"}', True, id="a long string is one"),
+        pytest.param('{"a":["b","b","b","b","b","b","b"]}     ', True, id="as many strings as there may be"),
+        pytest.param('{"a":["b","b","b","b","b","b","b","b"]}', False, id="one string more"),
+        pytest.param('{"a":1,"b":1,"c":1,"d":"' + "x" * 50 + '"}', True, id="as many names as there may be"),
+        pytest.param('{"a":1,"b":1,"c":1,"d":{"e":"' + "x" * 50 + '"}}', False, id="one name more"),
+        pytest.param('{"a":[' + "1," * 23 + '1, "b"]}', True, id="as much else as there may be"),
+        pytest.param('{"a":[' + "1," * 30 + '1, "b"]}', False, id="more than that"),
+        pytest.param('{"a":"' + r"\"" * 40 + '"}', True, id="quotes in a string are no strings"),
+        pytest.param('{"a":"' + r"\\" * 40 + '"}', True, id="backslashes in a string"),
+        pytest.param('{"a":"' + r"\u00e9" * 8 + '"}', True, id="as many escapes as there may be"),
+        pytest.param('{"a":"' + r"\u00e9" * 9 + '"}', False, id="one escape more"),
+        pytest.param('{"a":"' + "{[:" * 40 + '"}', True, id="brackets and colons in a string"),
+        pytest.param('{"a":1}' + " " * 90, True, id="white space is nothing"),
+    ],
+)
+def test_there_may_be_only_so_much_to_read(text: str, read: bool) -> None:
+    for form in (text, text.encode()):
+        assert isinstance(read_object(form, limit=1000), dict)
+        if read:
+            assert read_object(form, limit=1000, work=WORK) == read_object(form, limit=1000)
+        else:
+            with pytest.raises(ValueError, match="more"):
+                read_object(form, limit=1000, work=WORK)
+
+
+def test_what_is_too_long_is_not_looked_through() -> None:
+    with pytest.raises(ValueError, match="longer than"):
+        read_object('{"a":["b","b","b","b","b","b","b","b"]}', limit=10, work=WORK)

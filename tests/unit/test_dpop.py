@@ -37,10 +37,10 @@ HEADER: dict[str, Any] = {"typ": "dpop+jwt", "alg": "ES256", "jwk": P256}
 
 def bound_to(jwk: dict[str, Any] = P256, **claims: Any) -> Binding:
     """What is held of a token that is bound to that key."""
-    text = token(cnf={"jkt": dpop.thumbprint(jwk)}, **claims)
-    bound = dpop.binding(parse(text).claims, text)
-    assert bound is not None
-    return bound
+    jkt = dpop.thumbprint(jwk)
+    text = token(cnf={"jkt": jkt}, **claims)
+    said = parse(text).claims
+    return dpop.binding(jkt, said["iss"], said["sub"], text)
 
 
 def claimed(**changes: Any) -> dict[str, Any]:
@@ -104,7 +104,7 @@ ACCEPTED = [
     pytest.param({}, {"jti": "j" * MAX_JTI}, id="jti: as long as it may be"),
     pytest.param({}, {"jti": "\u00fc \n"}, id="jti: any characters"),
     pytest.param({}, {"more": ["x"] * 54}, id="as many names and values as there may be"),
-    pytest.param({}, {"more": [{}] * 14}, id="as many objects and lists as there may be"),
+    pytest.param({}, {"more": [{}] * 37}, id="as many objects and lists as there may be"),
     pytest.param({"kid": "one", "x5t": "abc"}, {}, id="header: parameters that change nothing"),
     pytest.param({"jwk": {**P256, "kid": "one", "use": "sig", "alg": "ES256"}}, {}, id="jwk: says what it is for"),
     pytest.param({"jwk": dict(reversed(P256.items()))}, {}, id="jwk: its members in another order"),
@@ -175,9 +175,9 @@ REFUSED = [
     pytest.param(proof(None, b"{" + json.dumps(claimed()).encode()[1:-1] + b',"jti":"b"}'), "twice", id="2: jti twice"),
     pytest.param(proof(None, json.dumps(claimed()).replace("1800000000.0", "NaN").encode()), "NaN", id="2: iat NaN"),
     pytest.param(proof(None, NESTED), "nested", id="2: nested deeply"),
-    pytest.param(proof(None, {"more": ["x"] * 55}), "more values", id="2: one value too many"),
-    pytest.param(proof({"more": ["x"] * 64}), "more values", id="2: too many in the header"),
-    pytest.param(proof(None, {"more": [{}] * 15}), "more values", id="2: one object too many"),
+    pytest.param(proof(None, {"more": ["x"] * 55}), "more than 64", id="2: one value too many"),
+    pytest.param(proof({"more": ["x"] * 64}), "more than 64", id="2: too many in the header"),
+    pytest.param(proof(None, {"more": [{}] * 38}), "more members", id="2: one object too many"),
     pytest.param(proof(None, {"jti": ABSENT}), "jti", id="3: no jti"),
     pytest.param(proof(None, {"jti": ""}), "jti", id="3: an empty jti"),
     pytest.param(proof(None, {"jti": 7}), "jti", id="3: a number as jti"),
@@ -319,11 +319,11 @@ JKT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"  # of RFC 9449 §6.1
 
 
 def test_a_token_is_bound_by_its_thumbprint() -> None:
-    bound = dpop.binding({**CLAIMS, "cnf": {"jkt": JKT}}, "abc")
-    assert bound is not None
+    assert dpop.confirmed({**CLAIMS, "cnf": {"jkt": JKT}}) == JKT
+    assert dpop.confirmed(CLAIMS) is None
+    bound = dpop.binding(JKT, "https://login.example.com", "etl", "abc")
     # base64url of SHA-256("abc"), FIPS 180-4's first example.
     assert (bound.jkt, bound.ath) == (JKT, "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0")
-    assert dpop.binding(CLAIMS, "abc") is None
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_a_token_is_bound_by_its_thumbprint() -> None:
     ],
 )
 def test_a_token_that_is_bound_in_another_way_is_no_bearer_token(confirmation: Any) -> None:
-    assert refusal(dpop.binding, {**CLAIMS, "cnf": confirmation}, "abc")[0] is Reason.TOKEN_CLAIMS
+    assert refusal(dpop.confirmed, {**CLAIMS, "cnf": confirmation})[0] is Reason.TOKEN_CLAIMS
 
 
 def test_a_subject_has_one_share_whatever_its_tokens_and_keys() -> None:
@@ -390,8 +390,7 @@ RFC_PROOF = (
 
 
 def test_the_rfcs_own_example() -> None:
-    bound = dpop.binding({**CLAIMS, "cnf": {"jkt": JKT}}, RFC_TOKEN)
-    assert bound is not None
+    bound = dpop.binding(JKT, "https://server.example.com", "someone", RFC_TOKEN)
     resource = "https://resource.example.org/protectedresource"
     got = dpop.read(bound, "dpop", {"dpop": RFC_PROOF}, "GET", resource, 1_562_262_618)
     assert (got.algorithm, got.until) == ("ES256", 1_562_262_678)
@@ -457,6 +456,7 @@ DIFFERENT = [
     pytest.param(URL, "/ledger/v1/entries", id="a path only"),
     pytest.param(URL, "", id="nothing"),
     pytest.param(URL, "urn:airgate:x", id="a URN"),
+    pytest.param(HOST + "/" + "%41" * 513, HOST + "/" + "%41" * 513, id="more escapes than are looked at"),
     pytest.param(URL, "https:///ledger/v1/entries", id="no host"),
     pytest.param("ftp://gate/x", "https://gate/x", id="a request that has no http address"),
 ]  # fmt: skip
@@ -718,28 +718,3 @@ def test_no_proof_is_accepted_twice_while_it_holds(calls: list[tuple[float, int,
         assert len(replays) <= 6
     claim(replays, used("last", now + 1000), now + PAST + FUTURE + 3 * SLOT)
     assert len(replays) == 1
-
-
-ALGS = 'DPoP algs="ES256 ES384 ES512 Ed25519 EdDSA PS256 RS256"'
-
-
-@pytest.mark.parametrize(
-    ("reason", "expected"),
-    [
-        (Reason.TOKEN_MISSING, f'Bearer realm="airgate", {ALGS}'),
-        (
-            Reason.TOKEN_EXPIRED,
-            f'Bearer realm="airgate", error="invalid_token", {ALGS}, error="invalid_token"',
-        ),
-        (
-            Reason.TOKEN_SCHEME,
-            f'Bearer realm="airgate", error="invalid_token", {ALGS}, error="invalid_token"',
-        ),
-        (Reason.TOKEN_UNBOUND, f'{ALGS}, error="invalid_token"'),
-        (Reason.TOKEN_PROOF_MISSING, f'{ALGS}, error="invalid_dpop_proof"'),
-        (Reason.TOKEN_PROOF_INVALID, f'{ALGS}, error="invalid_dpop_proof"'),
-        (Reason.TOKEN_PROOF_REPLAYED, f'{ALGS}, error="invalid_dpop_proof"'),
-    ],
-)
-def test_what_a_refused_caller_is_told_to_bring(reason: Reason, expected: str) -> None:
-    assert dpop.challenge(reason) == expected

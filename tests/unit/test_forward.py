@@ -8,8 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from world import NOW, inbound
 
+import escapes
 from bundle import Upstream
-from forward import MAX_SEGMENTS, MAX_URL, outbound, parse_target, passes, refuse_unsendable, reserved
+from forward import (
+    LONGEST_KEPT,
+    MAX_SEGMENTS,
+    MAX_URL,
+    outbound,
+    parse_target,
+    passes,
+    refuse_unsendable,
+    reserved,
+)
 from model import Denied, Inbound, Outbound, Reason, Target
 
 GATE = "https://gate.example.com"
@@ -176,6 +186,21 @@ def test_an_address_that_cannot_be_read_is_refused(url: str) -> None:
     assert refused(url) is Reason.ROUTE_MALFORMED
 
 
+@pytest.mark.parametrize("first", ["l", "%C3%A9"])
+def test_a_path_may_have_so_many_escapes(first: str) -> None:
+    url = f"{GATE}/{first}/" + "%C3%A9" * ((escapes.MOST - first.count("%")) // 2)
+    assert parsed(url).segments == ("é" * ((escapes.MOST - first.count("%")) // 2),)
+    assert refused(url + "%41") is Reason.ROUTE_MALFORMED
+    assert parsed(url + "?" + "%41" * 100).segments
+
+
+def test_readings_of_long_addresses_are_not_remembered() -> None:
+    short = f"{GATE}/l/".ljust(LONGEST_KEPT, "b")
+    assert parsed(short) is parsed(short)
+    assert parsed(short + "b") == parsed(short + "b")
+    assert parsed(short + "b") is not parsed(short + "b")
+
+
 def test_the_longest_address_is_read() -> None:
     url = f"{GATE}/l/".ljust(MAX_URL, "a")
     assert len(parsed(url).segments) == 1
@@ -226,7 +251,7 @@ SEGMENT = st.text(
 @given(st.lists(SEGMENT.filter(lambda text: text.strip(". ")), max_size=5))
 def test_every_name_can_be_said(segments: list[str]) -> None:
     escaped = ["".join(f"%{octet:02x}" for octet in segment.encode()) for segment in segments]
-    if len("/".join(escaped)) < 8000:
+    if sum([len(segment.encode()) for segment in segments]) <= escapes.MOST:
         assert parsed("/".join([GATE, "l", *escaped])).segments == tuple(segments)
 
 

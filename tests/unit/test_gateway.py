@@ -34,7 +34,6 @@ from world import (
     token,
 )
 
-import dpop
 import gateway
 from keys import COOL_DOWN, FRESH, RETRY, TIMEOUT, USABLE, Key
 from model import ANSWERS, Denied, Inbound, Outbound, Reason, Refusal, Relay, UpstreamAnswer
@@ -344,8 +343,6 @@ def test_every_refusal_is_a_problem_document(reason: Reason) -> None:
         seconds = 60 if told.status == 429 else 5
         expected["retry_after"] = seconds
         headers["retry-after"] = str(seconds)
-    if told.status == 401:
-        headers["www-authenticate"] = dpop.challenge(reason)
     assert (problem, refusal.headers, refusal.status) == (expected, headers, told.status)
 
 
@@ -1017,6 +1014,62 @@ def test_a_question_about_an_upstream_whose_policy_is_away_is_not_answered() -> 
     gate = Gate(bundle)
     gate.world.values[SHARD + bundle["shards"]["resource:todo"]] = OSError("away")
     assert evaluating(gate, question("a", roles=["editor"])).status == 503
+
+
+def test_an_issuers_callers_may_have_to_name_their_roles() -> None:
+    bundle = document()
+    bundle["issuers"]["company"]["role_tag"] = "required"
+    gate = Gate(bundle)
+    for _ in range(2):
+        line = gate.refuse(asking(), Reason.ROLE_REQUIRED)
+        assert (line["subject"], line["roles"]["tagged"]) == ("finance-etl", None)
+        gate.relay(asking(airgate_role="publisher"))
+
+
+def test_a_delegated_call_names_both_on_record(gate: Gate) -> None:
+    gate.relay(asking(token(act={"sub": "assistant"})))
+    line = gate.world.lines("decision")[-1]
+    assert (line["subject"], line["actor"]) == ("finance-etl", "assistant")
+    gate.relay(asking())
+    assert "actor" not in gate.world.lines("decision")[-1]
+
+
+def test_what_others_wait_for_too_is_seen_through_when_a_caller_hangs_up(gate: Gate) -> None:
+    """Or whoever hangs up in time could keep yesterday's policy in force."""
+    gate.relay(asking())
+    assert gate.world.of("last") == [None, None]  # the policy, and the issuer's keys
+    gate.later(60)
+    gate.relay(asking())
+    assert gate.world.of("last") == [None, None, None]  # the policy is too old to be used at once
+
+
+def test_a_refused_caller_learns_where_to_look_for_issuers(gate: Gate) -> None:
+    answer = gate.answer(asking("x.y.z"))
+    about = 'resource_metadata="https://gate/.well-known/oauth-protected-resource"'
+    assert answer.headers["www-authenticate"].count(about) == 2
+    answer = gate.answer(inbound("https://gate/.well-known/oauth-protected-resource"))
+    assert answer.status == 200
+    assert json.loads(answer.body)["authorization_servers"] == [ISSUER]
+    line = gate.world.lines("decision")[-1]
+    assert (line["decision"], line["page"]) == ("permit", "oauth-protected-resource")
+    assert line["sequence"] == 1
+
+
+def test_a_gate_without_policy_knows_no_issuers() -> None:
+    gate = Gate()
+    gate.world.values.clear()
+    gate.refuse(inbound("https://gate/.well-known/oauth-protected-resource"), Reason.POLICY_UNAVAILABLE)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://gate/.well-known/oauth-protected-resource/ledger",
+        "https://gate/.well-known/openid-configuration",
+    ],
+)
+def test_other_well_known_pages_are_not_there(gate: Gate, url: str) -> None:
+    gate.refuse(asking(url=url), Reason.ROUTE_UNKNOWN_UPSTREAM)
 
 
 def test_the_metadata_is_for_everyone() -> None:

@@ -8,14 +8,17 @@ from hypothesis import strategies as st
 from language import examples, load
 from world import NOW, rule
 
+from claims import MOST_VALUES
 from conditions import Call
 from identity import (
+    KIND,
     LONGEST,
     LONGEST_HEADER,
-    MOST_GROUPS,
+    LONGEST_SUBJECT,
     MOST_ROLES,
     MOST_TAGS,
     SAID,
+    SCOPE,
     Grant,
     Mapping,
     act,
@@ -73,7 +76,7 @@ ROLES = [
     pytest.param({}, "svc-audit-2", set(), BOTH, id="a longer subject"),
     pytest.param({}, "SVC-AUDIT", set(), BOTH, id="the subject in upper case"),
     pytest.param({"groups": ["svc-audit"]}, "etl", set(), READER, id="the subject in a claim"),
-    pytest.param({"groups": ["g"] * MOST_GROUPS}, "etl", set(), READER, id="as many groups as allowed"),
+    pytest.param({"groups": ["g"] * MOST_VALUES}, "etl", set(), READER, id="as many groups as allowed"),
 ]
 
 
@@ -97,8 +100,8 @@ ASKED = [
     pytest.param(10**200, ("1" + "0" * 200,), id="a large number"),
     pytest.param(True, ("true",), id="true"),
     pytest.param([False, 0, "0"], ("false", "0", "0"), id="false and zero"),
-    pytest.param("x" * LONGEST, ("x" * LONGEST,), id="the longest text"),
-    pytest.param(["x"] * MOST_GROUPS, ("x",) * MOST_GROUPS, id="as many as allowed"),
+    pytest.param("x" * LONGEST_SUBJECT, ("x" * LONGEST_SUBJECT,), id="the longest text"),
+    pytest.param(["x"] * MOST_VALUES, ("x",) * MOST_VALUES, id="as many as allowed"),
     pytest.param(None, None, id="null"),
     pytest.param(1.5, None, id="a fraction"),
     pytest.param(1.0, None, id="a number with a point"),
@@ -106,10 +109,10 @@ ASKED = [
     pytest.param([["x"]], None, id="a list in the list"),
     pytest.param(["x", None], None, id="null among texts"),
     pytest.param(["x", {}], None, id="an object among texts"),
-    pytest.param("x" * (LONGEST + 1), None, id="a long text"),
-    pytest.param(10**LONGEST, None, id="a number as long"),
-    pytest.param(["x", "x" * (LONGEST + 1)], None, id="a long text among others"),
-    pytest.param(["x"] * (MOST_GROUPS + 1), None, id="too many, so perhaps cut off"),
+    pytest.param("x" * (LONGEST_SUBJECT + 1), None, id="a long text"),
+    pytest.param(10**LONGEST_SUBJECT, None, id="a number as long"),
+    pytest.param(["x", "x" * (LONGEST_SUBJECT + 1)], None, id="a long text among others"),
+    pytest.param(["x"] * (MOST_VALUES + 1), None, id="too many, so perhaps cut off"),
 ]
 
 
@@ -136,7 +139,7 @@ def test_a_claim_that_is_elsewhere_is_unknown_even_where_a_part_of_it_is_here() 
         pytest.param({"publishers": True}, id="an object"),
         pytest.param(True, id="a boolean"),
         pytest.param(7, id="a number"),
-        pytest.param(["publishers"] * (MOST_GROUPS + 1), id="too many, so perhaps cut off"),
+        pytest.param(["publishers"] * (MOST_VALUES + 1), id="too many, so perhaps cut off"),
     ],
 )
 def test_groups_that_are_not_strings_grant_nothing_at_all(groups: Any) -> None:
@@ -154,7 +157,162 @@ def test_groups_that_are_not_strings_grant_nothing_at_all(groups: Any) -> None:
     ],
 )
 def test_a_token_that_does_not_hold_all_of_its_groups_is_refused(claims: dict[str, Any]) -> None:
-    assert refused(identify, claims, "etl", MAPPING) is Reason.TOKEN_CLAIMS
+    assert refused(identify, claims, "etl", MAPPING) is Reason.TOKEN_INCOMPLETE
+
+
+@pytest.mark.parametrize(
+    ("name", "complete"),
+    [
+        pytest.param("groups", False, id="a claim that grants"),
+        pytest.param("realm", False, id="a claim around one that grants"),
+        pytest.param("airgate_kind", False, id="the claim that says the kind"),
+        pytest.param("airflow", False, id="a claim that attests context"),
+        pytest.param("address", True, id="a claim that nobody reads"),
+    ],
+)
+def test_only_what_is_read_must_be_in_the_token(name: str, complete: bool) -> None:
+    claims = {"_claim_names": {name: "src1"}}
+    if complete:
+        assert identify(claims, "etl", MAPPING).granted == frozenset()
+    else:
+        assert refused(identify, claims, "etl", MAPPING) is Reason.TOKEN_INCOMPLETE
+
+
+def test_groups_that_were_left_out_are_no_matter_where_no_group_grants() -> None:
+    mapping = MAPPING._replace(grants=(Grant("reader", ("roles",), "read"),), claims=(GROUPS,))
+    identity = identify({"hasgroups": True, "groups": ["x"], "roles": ["read"]}, "etl", mapping)
+    assert (identity.granted, identity.claims) == ({"reader"}, {})
+
+
+WORDED = MAPPING._replace(
+    kind_claim=("idtyp",), kind_values={"app": "workload", "user": "human"}, kind_default="agent"
+)
+
+
+@pytest.mark.parametrize(
+    ("claims", "kind"),
+    [
+        pytest.param({"idtyp": "app"}, "workload", id="a value with a meaning"),
+        pytest.param({"idtyp": "user"}, "human", id="another one"),
+        pytest.param({}, "agent", id="none said: the default"),
+        pytest.param({"idtyp": None}, "agent", id="null is not said"),
+        pytest.param({"idtyp": "workload"}, None, id="the kind itself is no value then"),
+        pytest.param({"idtyp": "App"}, None, id="another case"),
+        pytest.param({"idtyp": ["app"]}, None, id="a list"),
+        pytest.param({"idtyp": True}, None, id="true"),
+    ],
+)
+def test_kinds_in_an_issuers_own_words(claims: dict[str, Any], kind: str | None) -> None:
+    if kind is None:
+        assert refused(identify, claims, "etl", WORDED) is Reason.TOKEN_CLAIMS
+    else:
+        assert identify(claims, "etl", WORDED).kind == kind
+
+
+def test_what_many_tokens_do_not_say_is_held_once() -> None:
+    one, other = identify({}, "a", MAPPING), identify({}, "b", MAPPING)
+    assert one.unknown is other.unknown
+    assert one.unknown == {"publisher", "reader"}
+    assert identify({"groups": ["readers"]}, "c", MAPPING).unknown == frozenset()
+
+
+CUT = MAPPING._replace(truncates=((GROUPS, 3), (NESTED, 2)))
+
+
+@pytest.mark.parametrize(
+    ("claims", "complete"),
+    [
+        pytest.param({"groups": ["a", "b"]}, True, id="one less than the issuer's most"),
+        pytest.param({"groups": ["a", "b", "c"]}, False, id="the issuer's most: perhaps there were more"),
+        pytest.param({"groups": ["a", "b", "c", "d"]}, False, id="more than that"),
+        pytest.param(
+            {"groups": ["a"], "realm": {"access": {"roles": ["r", "s"]}}}, False, id="a nested list"
+        ),
+        pytest.param({"groups": "a"}, True, id="a text is no list"),
+        pytest.param({}, True, id="no list"),
+    ],
+)
+def test_a_list_as_long_as_the_issuer_makes_them_may_have_been_cut(
+    claims: dict[str, Any], complete: bool
+) -> None:
+    if complete:
+        assert identify(claims, "etl", CUT).subject == "etl"
+    else:
+        assert refused(identify, claims, "etl", CUT) is Reason.TOKEN_INCOMPLETE
+
+
+BY_SCOPE_AND_KIND = MAPPING._replace(
+    grants=(
+        Grant("reader", SCOPE, "ledger.read"),
+        Grant("assistant", KIND, "agent"),
+        Grant("batch", KIND, "workload"),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("claims", "granted", "unknown"),
+    [
+        pytest.param({}, {"batch"}, {"reader"}, id="the default kind, and no scopes said"),
+        pytest.param({"scope": ""}, {"batch"}, set(), id="scopes said, and none"),
+        pytest.param({"scope": "x ledger.read"}, {"batch", "reader"}, set(), id="a scope among others"),
+        pytest.param({"scp": ["ledger.read"]}, {"batch", "reader"}, set(), id="a scope under its other name"),
+        pytest.param({"scope": "ledger.reader"}, {"batch"}, set(), id="a scope that begins alike"),
+        pytest.param({"scope": "", "airgate_kind": "agent"}, {"assistant"}, set(), id="another kind"),
+        pytest.param({"scope": "", "airgate_kind": "human"}, set(), set(), id="a kind that grants nothing"),
+    ],
+)
+def test_roles_by_scope_and_by_kind(claims: dict[str, Any], granted: set[str], unknown: set[str]) -> None:
+    identity = identify(claims, "etl", BY_SCOPE_AND_KIND)
+    assert (identity.granted, identity.unknown) == (granted, unknown)
+
+
+def test_scopes_that_are_no_strings_grant_nothing_at_all() -> None:
+    assert (
+        refused(identify, {"scope": {"ledger.read": True}}, "etl", BY_SCOPE_AND_KIND) is Reason.TOKEN_CLAIMS
+    )
+
+
+def test_policies_may_ask_for_scopes() -> None:
+    mapping = MAPPING._replace(claims=(("scope",),))
+    assert identify({"scp": "a b"}, "etl", mapping).claims == {("scope",): ("a", "b")}
+
+
+@pytest.mark.parametrize(
+    ("claims", "actor"),
+    [
+        pytest.param({}, None, id="nobody acts for the subject"),
+        pytest.param({"act": {"sub": "assistant"}}, "assistant", id="somebody does"),
+        pytest.param({"act": {"sub": "a", "iss": "https://other.example.com"}}, "a", id="of another issuer"),
+        pytest.param({"act": {"sub": "a", "act": {"sub": "b"}}}, "a", id="the last of several"),
+        pytest.param({"may_act": {"sub": "a"}}, None, id="somebody may, and does not"),
+        pytest.param({"act": {"sub": "x" * LONGEST_SUBJECT}}, "x" * LONGEST_SUBJECT, id="the longest name"),
+    ],
+)
+def test_who_acts_for_the_subject(claims: dict[str, Any], actor: str | None) -> None:
+    assert identify(claims, "etl", MAPPING).actor == actor
+
+
+@pytest.mark.parametrize(
+    "act_claim",
+    [
+        pytest.param(None, id="null"),
+        pytest.param("assistant", id="a text"),
+        pytest.param([{"sub": "assistant"}], id="a list"),
+        pytest.param({}, id="nobody"),
+        pytest.param({"sub": ""}, id="an empty name"),
+        pytest.param({"sub": 7}, id="a number"),
+        pytest.param({"client_id": "assistant"}, id="a client's id alone"),
+        pytest.param({"sub": "x" * (LONGEST_SUBJECT + 1)}, id="a long name"),
+    ],
+)
+def test_an_actor_without_a_name_is_refused(act_claim: Any) -> None:
+    assert refused(identify, {"act": act_claim}, "etl", MAPPING) is Reason.TOKEN_CLAIMS
+
+
+def test_the_key_that_a_token_is_bound_to() -> None:
+    assert identify({"cnf": {"jkt": "k" * 43}}, "etl", MAPPING).jkt == "k" * 43
+    assert refused(identify, {"cnf": {"x5t#S256": "k" * 43}}, "etl", MAPPING) is Reason.TOKEN_CLAIMS
 
 
 @pytest.mark.parametrize(

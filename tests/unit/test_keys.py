@@ -165,7 +165,7 @@ def test_an_unusable_key_is_refused_and_locks_nobody_out(jwk: Any) -> None:
     jwk = without(jwk) if isinstance(jwk, dict) else jwk
     with pytest.raises(ValueError):  # noqa: PT011 - a key is left out, whatever is wrong with it
         read_key(jwk)
-    assert [key.kid for key in read_jwks(jwks(jwk, KEY))] == ["one"]
+    assert [key.kid for key in read_jwks(jwks(jwk, KEY), ISSUER)] == ["one"]
 
 
 FIELD = 2**255 - 19
@@ -247,11 +247,68 @@ def test_r_and_s_lie_between_zero_and_the_order(jwk: dict[str, Any], algorithm: 
 
 
 def test_two_keys_under_one_id_are_both_left_out() -> None:
-    assert [key.kid for key in read_jwks(jwks(KEY, {**P256, "kid": "one"}, OTHER))] == ["other"]
+    assert [key.kid for key in read_jwks(jwks(KEY, {**P256, "kid": "one"}, OTHER), ISSUER)] == ["other"]
 
 
 def test_keys_without_an_id_are_not_duplicates_of_each_other() -> None:
-    assert [key.kid for key in read_jwks(jwks(ED25519, P256))] == [None, None]
+    assert [key.kid for key in read_jwks(jwks(ED25519, P256), ISSUER)] == [None, None]
+
+
+TENANT = "https://login.microsoftonline.com/11111111-2222-3333-4444-555555555555/v2.0"
+
+
+@pytest.mark.parametrize(
+    ("named", "used"),
+    [
+        pytest.param(ABSENT, True, id="a key that names no issuer"),
+        pytest.param(None, True, id="a key whose issuer is null"),
+        pytest.param(TENANT, True, id="a key of this directory"),
+        pytest.param(
+            "https://login.microsoftonline.com/{tenantid}/v2.0", True, id="a key of every directory"
+        ),
+        pytest.param(
+            "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0",
+            False,
+            id="a key of personal accounts",
+        ),
+        pytest.param("https://login.microsoftonline.com/{tenantid}/v1.0", False, id="another version's"),
+        pytest.param(
+            "https://login.microsoftonline.com/{tenantid}", False, id="every directory, of one more name"
+        ),
+        pytest.param(
+            "https://login.microsoftonline.com/x/{tenantid}/v2.0", False, id="every directory below another"
+        ),
+        pytest.param("https://sts.windows.net/{tenantid}/", True, id="a name of another kind"),
+        pytest.param("{tenantid}", True, id="no address"),
+        pytest.param([TENANT], False, id="a list"),
+        pytest.param("", False, id="an empty name"),
+    ],
+)
+def test_a_key_of_another_directory_is_left_out(named: Any, used: bool) -> None:
+    keys = read_jwks(jwks(OTHER, without(KEY, issuer=named)), TENANT)
+    assert [key.kid for key in keys] == ["other", *(["one"] if used else [])]
+
+
+@pytest.mark.parametrize(
+    ("named", "used"),
+    [
+        pytest.param("https://sts.windows.net/{tenantid}/", True, id="every directory"),
+        pytest.param(
+            "https://login.microsoftonline.com/{tenantid}/v2.0", True, id="every directory, by another name"
+        ),
+        pytest.param(TENANT, True, id="this directory, by another name"),
+        pytest.param(
+            "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0",
+            False,
+            id="personal accounts, by another name",
+        ),
+        pytest.param("https://login.microsoftonline.com/common/v2.0", False, id="a name without an id"),
+    ],
+)
+def test_a_key_of_another_directory_is_left_out_whatever_the_names_are_like(named: str, used: bool) -> None:
+    issuer = "https://sts.windows.net/11111111-2222-3333-4444-555555555555/"
+    keys = read_jwks(jwks(OTHER, {**KEY, "issuer": named}), issuer)
+    assert [key.kid for key in keys] == ["other", *(["one"] if used else [])]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +326,7 @@ def test_keys_without_an_id_are_not_duplicates_of_each_other() -> None:
 )
 def test_not_a_jwks(text: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - the last good keys stay, whatever is wrong with it
-        read_jwks(text)
+        read_jwks(text, ISSUER)
 
 
 class Web:
@@ -286,6 +343,41 @@ class Web:
         if isinstance(page, Exception):
             raise page
         return page
+
+
+class Broken(Web):
+    """Whose connections break, each so many times before they hold."""
+
+    def __init__(self, times: int, error: Exception) -> None:
+        super().__init__(**{DISCOVERY: json.dumps({"issuer": ISSUER, "jwks_uri": JWKS_URI}).encode()})
+        self.left = dict.fromkeys(self.pages, times)
+        self.error = error
+
+    async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
+        page = await super().fetch(url, timeout, limit)
+        self.left[url] -= 1
+        if self.left[url] >= 0:
+            raise self.error
+        return page
+
+
+@pytest.mark.parametrize(
+    ("times", "error", "fetched", "asked"),
+    [
+        pytest.param(1, ConnectionError("Error"), True, [DISCOVERY] * 2 + [JWKS_URI] * 2, id="once"),
+        pytest.param(2, ConnectionError("Error"), False, [DISCOVERY] * 2, id="twice"),
+        pytest.param(
+            1, TimeoutError("TimeoutError"), False, [DISCOVERY], id="slow servers are not asked again"
+        ),
+        pytest.param(1, OSError("answered 500"), False, [DISCOVERY], id="an answer is an answer"),
+    ],
+)
+def test_a_connection_that_breaks_is_made_again(
+    times: int, error: Exception, fetched: bool, asked: list[str]
+) -> None:
+    broken, ring = Broken(times, error), Keyring(Source(ISSUER, None))
+    assert run(ring.refresh(broken.fetch, NOW)) is fetched
+    assert broken.asked == asked
 
 
 @pytest.fixture
@@ -319,7 +411,7 @@ def denied(
 def test_the_first_token_fetches_the_keys(web: Web) -> None:
     ring = Keyring(Source(ISSUER, JWKS_URI))
     assert find(ring, web).kid == "one"
-    assert (web.asked, ring.fetched_at, ring.asked_at, ring.error) == ([JWKS_URI], NOW, NOW, "")
+    assert (web.asked, ring.fetched_at, ring.tried_at, ring.error) == ([JWKS_URI], NOW, NOW, "")
 
 
 def test_keys_that_are_held_are_not_fetched_again(ring: Keyring, web: Web) -> None:
@@ -516,7 +608,7 @@ def test_good_keys_stay_when_a_fetch_fails(ring: Keyring, web: Web, page: bytes 
     web.pages[JWKS_URI] = page
     held, late = list(ring.keys), NOW + FRESH + 1
     assert run(ring.refresh(web.fetch, late)) is False
-    assert (ring.keys, ring.fetched_at, ring.asked_at) == (held, NOW, late)
+    assert (ring.keys, ring.fetched_at, ring.tried_at) == (held, NOW, late)
     assert ring.error
     assert find(ring, web, late) is held[0]
     assert denied(ring, web, late, "made up") is Reason.ISSUER_UNAVAILABLE  # it could be a new key
@@ -561,20 +653,15 @@ def test_keys_that_are_too_old_are_not_used(ring: Keyring, web: Web) -> None:
 
 def test_only_so_many_requests_fetch_the_first_keys_at_once() -> None:
     """Each must fetch for itself, as none may wait for another's fetch."""
-    ring, asked = Keyring(Source(ISSUER, JWKS_URI)), []
-
-    class Crowded(Web):
-        async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
-            asked.append(url)
-            if len(asked) < 2 * MOST_FETCHES:
-                with pytest.raises(Denied):  # the next request arrives while this fetch is under way
-                    await ring.find("one", "EdDSA", self.fetch, NOW + 0.01)
-            raise OSError("answered 500")
-
-    assert denied(ring, Crowded()) is Reason.ISSUER_UNAVAILABLE
-    assert len(asked) == MOST_FETCHES
-    web = Web()
-    assert find(ring, web, NOW + RETRY + TIMEOUT).kid == "one"
+    ring, slow = Keyring(Source(ISSUER, JWKS_URI)), Slow()
+    requests = [ring.find("one", "EdDSA", slow.fetch, NOW + 0.01) for _ in range(2 * MOST_FETCHES)]
+    became = [resumed(request) for request in requests]
+    assert became == [None] * MOST_FETCHES + [Reason.ISSUER_UNAVAILABLE] * MOST_FETCHES
+    slow.pages[JWKS_URI] = OSError("answered 500")
+    waiting = requests[:MOST_FETCHES]
+    assert {resumed(request) for request in waiting} == {Reason.ISSUER_UNAVAILABLE}
+    assert slow.asked == [JWKS_URI] * MOST_FETCHES
+    assert find(ring, Web(), NOW + RETRY + TIMEOUT).kid == "one"
 
 
 def test_a_request_whose_own_fetch_fails_uses_the_keys_another_has_brought() -> None:
@@ -734,3 +821,36 @@ def test_a_signature_that_proves_nothing(
     with pytest.raises(Denied) as caught:
         run(ring.verify(jws, frozenset({"EdDSA"}), web.fetch, verifier.verify, NOW))
     assert (caught.value.reason, len(verifier.asked)) == (reason, asked)
+
+
+def test_a_fetch_is_seen_through_when_the_caller_who_needed_it_hangs_up(ring: Keyring) -> None:
+    """Or its claim would hold up everybody else, and a key that was taken back would stay."""
+    slow, kept = Slow(), list[Coroutine[Any, Any, bool]]()
+    slow.pages[JWKS_URI] = jwks({**P256, "kid": "new"})
+
+    async def last(work: Coroutine[Any, Any, bool]) -> bool:
+        kept.append(work)
+        await Slow.Pause()
+        raise AssertionError("nobody goes on here")
+
+    caller = ring.find("new", "ES256", slow.fetch, NOW + 60, last)
+    caller.send(None)
+    caller.close()
+    [work] = kept
+    work.send(None)
+    assert run(work) is True
+    assert find(ring, slow, NOW + 60, "new", "ES256").kid == "new"
+    assert slow.asked == [JWKS_URI]
+
+
+def test_looking_for_unknown_keys_does_not_put_off_the_fetch_in_the_background(
+    ring: Keyring, web: Web
+) -> None:
+    for second in range(0, 3600, 7):
+        now = NOW + second
+        if ring.stale(now):
+            ring.claim(now)
+            assert run(ring.refresh(web.fetch, now))
+        with pytest.raises(Denied):
+            run(ring.find("made-up", "EdDSA", Web(**{JWKS_URI: OSError("answered 500")}).fetch, now))
+        assert now - ring.fetched_at <= FRESH + COOL_DOWN + 7

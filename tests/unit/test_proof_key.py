@@ -23,9 +23,7 @@ N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # the or
 
 def bound_to(jwk: dict[str, Any]) -> dpop.Binding:
     members = {name: jwk[name] for name in ("kty", "crv", "x", "y", "n", "e") if name in jwk}
-    bound = dpop.binding({**CLAIMS, "cnf": {"jkt": dpop.thumbprint(members)}}, TOKEN)
-    assert bound is not None
-    return bound
+    return dpop.binding(dpop.thumbprint(members), CLAIMS["iss"], CLAIMS["sub"], TOKEN)
 
 
 def verified(proof: dpop.Proof) -> bool:
@@ -46,8 +44,8 @@ def believed(text: str, bound: dpop.Binding, now: float | None = None) -> dpop.P
 
 
 def test_the_rfcs_own_example_is_signed_by_its_key() -> None:
-    bound = dpop.binding({**CLAIMS, "cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}, RFC_TOKEN)
-    assert bound is not None
+    jkt = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"
+    bound = dpop.binding(jkt, CLAIMS["iss"], CLAIMS["sub"], RFC_TOKEN)
     headers = {"dpop": RFC_PROOF}
     resource = "https://resource.example.org/protectedresource"
     assert verified(dpop.read(bound, "dpop", headers, "GET", resource, 1_562_262_618))

@@ -5,10 +5,8 @@ from typing import Any
 import pytest
 from world import (
     BUNDLE,
-    ED25519,
     ISSUER,
     JWKS_URI,
-    KEY,
     NOW,
     POINTER,
     SHARD,
@@ -17,8 +15,6 @@ from world import (
     canonical,
     digest,
     document,
-    jwks,
-    number,
     pointer,
     rule,
     run,
@@ -26,10 +22,11 @@ from world import (
 
 from bundle import Bundle
 from identity import Mapping, identify
-from keys import FRESH, USABLE, Keyring
+from keys import Keyring
 from model import Denied, Reason
 from shard import EMPTY, Shard
-from state import AGAIN, GENERATION, MOST_ACTING, PATIENCE, REFRESH, SLOW, WAIT, WARN, Seen, State
+from state import AGAIN, PATIENCE, REFRESH, SLOW, WAIT, WARN, State
+from verified import GENERATION, Seen
 
 OLD, NEW = document(), document(rule(id="another"))
 
@@ -292,41 +289,13 @@ def seen(state: State, world: World, until: float = NOW + 300) -> Seen:
     if not ring.keys:
         assert run(ring.refresh(world.fetch, NOW))
     identity = identify({}, "etl", Mapping("company", None, "workload", (), ()))
-    return Seen(identity, until, ring.keys[0], ring, {})
+    return Seen("", identity, until, ring.keys[0], ring, None)
 
 
 def remember(state: State, token: str, known: Seen) -> None:
     """Keep a token that was verified under the bundle in force."""
     assert state.bundle is not None
     state.remember(token, known, state.bundle)
-
-
-def test_a_token_is_recalled_while_it_is_valid(state: State, world: World) -> None:
-    known = seen(state, world)
-    assert state.recall("a", NOW) is None
-    remember(state, "a", known)
-    assert state.recall("a", NOW) is known
-    assert state.recall("a", NOW + 299.9) is known
-    assert state.recall("b", NOW) is None
-    assert state.recall("a", NOW + 300) is None
-    assert state.recall("a", NOW) is None  # it was forgotten, not only hidden
-
-
-def test_a_token_is_forgotten_with_its_key(state: State, world: World) -> None:
-    known = seen(state, world)
-    remember(state, "a", known)
-    world.pages[JWKS_URI] = jwks({**KEY, "use": "sig"})
-    assert run(known.keyring.refresh(world.fetch, NOW + FRESH))
-    assert state.recall("a", NOW) is known
-    world.pages[JWKS_URI] = jwks({**ED25519, "kid": "one", "x": number(7, 32)})
-    assert run(known.keyring.refresh(world.fetch, NOW + FRESH))
-    assert state.recall("a", NOW) is None
-
-
-def test_a_token_is_not_recalled_by_keys_that_are_too_old(state: State, world: World) -> None:
-    remember(state, "a", seen(state, world, NOW + 2 * USABLE))
-    assert state.recall("a", NOW + USABLE - 1) is not None
-    assert state.recall("a", NOW + USABLE) is None
 
 
 def test_a_new_policy_forgets_every_token(state: State, world: World) -> None:
@@ -336,7 +305,7 @@ def test_a_new_policy_forgets_every_token(state: State, world: World) -> None:
     world.publish(NEW, 2)
     world.clock += WAIT + 0.1
     current(state, world)
-    assert [state.recall(f"t{number_}", NOW) for number_ in range(GENERATION + 1)] == [None] * (
+    assert [state.verified.recall(f"t{number_}", NOW) for number_ in range(GENERATION + 1)] == [None] * (
         GENERATION + 1
     )
 
@@ -349,7 +318,7 @@ def test_a_token_verified_under_the_policy_before_is_not_remembered(state: State
     current(state, world)
     assert before is not None
     state.remember("a", known, before)
-    assert state.recall("a", NOW) is None
+    assert state.verified.recall("a", NOW) is None
 
 
 @pytest.mark.parametrize(("mine", "other"), [(2, 3), (3, 2), (2, 2)])
@@ -379,38 +348,7 @@ def test_the_same_policy_read_again_forgets_nothing(state: State, world: World) 
     remember(state, "a", known)
     world.clock += WAIT + 0.1
     current(state, world)
-    assert state.recall("a", NOW) is known
-
-
-def test_tokens_remembered_are_bounded_and_the_oldest_go_first(state: State, world: World) -> None:
-    known = seen(state, world)
-    tokens = [f"t{number_}" for number_ in range(5 * GENERATION)]
-    for each in tokens:
-        remember(state, each, known)
-        assert len(state._young) <= GENERATION
-        assert len(state._old) <= GENERATION
-    assert set(state._young) | set(state._old) == set(tokens[-2 * GENERATION :])
-    assert state.recall(tokens[0], NOW) is None
-
-
-def test_a_token_in_use_is_kept_while_others_come_and_go(state: State, world: World) -> None:
-    known = seen(state, world)
-    remember(state, "mine", known)
-    for number_ in range(5 * GENERATION):
-        remember(state, f"t{number_}", known)
-        if number_ % 100 == 0:
-            assert state.recall("mine", NOW) is known
-    assert len(state._young) <= GENERATION
-
-
-def test_an_expired_token_in_the_old_generation_is_forgotten(state: State, world: World) -> None:
-    remember(state, "a", seen(state, world))
-    for number_ in range(GENERATION):
-        remember(state, f"t{number_}", seen(state, world))
-    assert "a" in state._old
-    assert state.recall("a", NOW + 300) is None
-    assert "a" not in state._old
-    assert "a" not in state._young
+    assert state.verified.recall("a", NOW) is known
 
 
 @pytest.mark.parametrize(
@@ -443,40 +381,6 @@ def test_a_keyring_of_another_source_is_never_handed_out(state: State, world: Wo
     moved = issuer._replace(source=issuer.source._replace(jwks_uri="https://login.example.com/moved"))
     assert state.keyring(moved) is not ring
     assert state.keyring(moved).source == moved.source
-
-
-def test_the_same_headers_give_the_same_caller(state: State, world: World) -> None:
-    known = seen(state, world)
-    first = known.acts({"airgate-dag-id": "a", "accept": "x"})
-    assert known.acts({"airgate-dag-id": "a", "accept": "y"}) is first
-    assert known.acts({"airgate-dag-id": "b"})[0].workload["dag"].value == "b"
-    assert known.acts({"airgate-task-id": "a"})[0].workload.keys() == {"task"}
-    assert known.acts({})[0].workload == {}
-    assert '"dag":{"value":"a","attested":false}' in first[1]
-
-
-def test_callers_remembered_for_one_token_are_bounded(state: State, world: World) -> None:
-    known = seen(state, world)
-    for number_ in range(10 * MOST_ACTING):
-        caller, described = known.acts({"airgate-run-id": str(number_)})
-        assert caller.workload["run"].value == str(number_)
-        assert f'"run":{{"value":"{number_}"' in described
-        assert len(known.acting) <= MOST_ACTING
-
-
-def test_a_caller_who_says_much_is_not_remembered(state: State, world: World) -> None:
-    known = seen(state, world)
-    caller, _ = known.acts({"airgate-dag-tags": ",".join(["\u00e4" * 100] * 5)})
-    assert len(caller.workload["tags"].value) == 5
-    assert known.acting == {}
-
-
-def test_a_role_tag_that_is_refused_is_refused_every_time(state: State, world: World) -> None:
-    known = seen(state, world)
-    for _ in range(2):
-        with pytest.raises(Denied) as caught:
-            known.acts({"airgate-role": "admin"})
-        assert caught.value.reason is Reason.ROLE_NOT_GRANTED
 
 
 def test_the_report_of_a_state_that_has_nothing() -> None:

@@ -16,9 +16,7 @@ from tokens import (
     MAX_HEADER,
     MAX_TIME,
     MAX_TOKEN,
-    MOST_NAMES,
-    MOST_STRINGS,
-    MOST_STRUCTURE,
+    WORK,
     Jws,
     Rules,
     Unverified,
@@ -251,11 +249,11 @@ def names(amount: int) -> dict[str, str]:
 
 
 BOUNDS = [
-    pytest.param(lambda n: packed(g=[""] * (n - 3)), MOST_STRINGS, id="strings"),
-    pytest.param(lambda n: packed(**names(n - 1)), MOST_NAMES, id="names"),
-    pytest.param(lambda n: packed(inside=names(n - 2)), MOST_NAMES, id="names of members inside"),
+    pytest.param(lambda n: packed(g=[""] * (n - 3)), WORK.strings, id="strings"),
+    pytest.param(lambda n: packed(**names(n - 1)), WORK.names, id="names"),
+    pytest.param(lambda n: packed(inside=names(n - 2)), WORK.names, id="names of members inside"),
     # {":[]:} and the digits: commas and white space are not counted.
-    pytest.param(lambda n: packed(g=[7] * (n - 6)).replace(b",", b" , "), MOST_STRUCTURE, id="structure"),
+    pytest.param(lambda n: packed(g=[7] * (n - 6)).replace(b",", b" , "), WORK.structure, id="structure"),
 ]
 
 
@@ -266,7 +264,7 @@ def test_there_is_only_so_much_to_read(claims: Callable[[int], bytes], most: int
 
 
 def test_quotes_within_a_string_are_no_strings() -> None:
-    text = '"' * 2 * MOST_STRINGS
+    text = '"' * 2 * WORK.strings
     assert parse(compact(HEADER, packed(text=text))).claims["text"] == text
 
 
@@ -423,6 +421,8 @@ REFUSED = [
     pytest.param({"exp": MAX_TIME}, Reason.TOKEN_CLAIMS, id="exp is huge"),
     pytest.param({"exp": 10**400}, Reason.TOKEN_CLAIMS, id="exp is past any float"),
     pytest.param({"exp": MAX_TIME - 1}, Reason.TOKEN_LIFETIME, id="exp is the largest that is a time"),
+    pytest.param({"nbf": None}, Reason.TOKEN_CLAIMS, id="nbf is null"),
+    pytest.param({"iat": None}, Reason.TOKEN_CLAIMS, id="iat is null"),
     pytest.param({"nbf": True}, Reason.TOKEN_CLAIMS, id="nbf is a boolean"),
     pytest.param({"nbf": "0"}, Reason.TOKEN_CLAIMS, id="nbf is a string"),
     pytest.param({"iat": False}, Reason.TOKEN_CLAIMS, id="iat is a boolean"),
@@ -466,6 +466,39 @@ def test_unacceptable_claims(claims: dict[str, Any], reason: Reason) -> None:
 def test_a_token_that_is_for_others_as_well(claims: dict[str, Any], rules: Rules) -> None:
     shared = claimed(aud=[OTHER, AUDIENCE], **claims)
     assert reason_of(validate, shared, rules, NOW) is Reason.TOKEN_AUDIENCE
+
+
+PICKY = RULES._replace(
+    require=((("hd",), frozenset({"example.com", "example.org"})), (("org", "verified"), frozenset({"true"})))
+)
+VERIFIED = {"org": {"verified": True}}
+
+
+@pytest.mark.parametrize(
+    ("claims", "accepted"),
+    [
+        pytest.param({"hd": "example.com", **VERIFIED}, True, id="one of the values"),
+        pytest.param({"hd": "example.org", **VERIFIED}, True, id="another of them"),
+        pytest.param({"hd": ["x", "example.com"], **VERIFIED}, True, id="a list with one of them"),
+        pytest.param({"hd": "example.com", "org": {"verified": "true"}}, True, id="a text that says true"),
+        pytest.param(VERIFIED, False, id="the claim is missing"),
+        pytest.param({"hd": None, **VERIFIED}, False, id="the claim is null"),
+        pytest.param({"hd": "evil.example.com", **VERIFIED}, False, id="another value"),
+        pytest.param({"hd": "Example.com", **VERIFIED}, False, id="another case"),
+        pytest.param({"hd": [], **VERIFIED}, False, id="an empty list"),
+        pytest.param({"hd": {"example.com": 1}, **VERIFIED}, False, id="an object"),
+        pytest.param({"hd": "example.com"}, False, id="one of two claims"),
+        pytest.param(
+            {"hd": "example.com", "org": {"verified": False}}, False, id="false where true is required"
+        ),
+        pytest.param({"hd": "example.com", "org": {"verified": 1}}, False, id="1 where true is required"),
+    ],
+)
+def test_claims_that_an_issuers_tokens_must_have(claims: dict[str, Any], accepted: bool) -> None:
+    if accepted:
+        assert validate(claimed(**claims), PICKY, NOW)[0] == "finance-etl"
+    else:
+        assert reason_of(validate, claimed(**claims), PICKY, NOW) is Reason.TOKEN_CLAIMS
 
 
 def test_without_iat_more_than_the_cap_may_not_be_left() -> None:

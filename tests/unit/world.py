@@ -216,8 +216,12 @@ def document(*policies: dict[str, Any]) -> dict[str, Any]:
                 "type": "at+jwt",
                 "max_lifetime": 3600,
                 "clock_skew": 60,
+                "dpop": "optional",
+                "role_tag": "optional",
+                "require": [],
+                "truncates": [],
                 "authorized_parties": ["finance-etl"],
-                "kind": {"claim": ["airgate_kind"], "default": "workload"},
+                "kind": {"claim": ["airgate_kind"], "default": "workload", "values": {}},
                 "attested": {"dag": ["airflow", "dag"]},
             }
         },
@@ -347,6 +351,10 @@ class World:
 
     def log(self, line: str) -> None:
         self.happened.append(("log", line))
+
+    async def last(self, work: Coroutine[Any, Any, bool]) -> bool:
+        self._enter("last", None)
+        return await work
 
     def defer(self, work: Coroutine[Any, Any, Any]) -> None:
         self.deferred.append(work)

@@ -209,7 +209,9 @@ def test_a_stranger_learns_nothing_from_where_he_knocks(wire: Any, method: str) 
         seen.add((shown, tuple(headers)))
     [(body, headers)] = seen
     assert (body == "") == (method == "HEAD")
-    assert dict(headers)["www-authenticate"].startswith('Bearer realm="airgate", DPoP algs=')
+    assert dict(headers)["www-authenticate"].startswith(
+        'Bearer realm="airgate", resource_metadata="http://gate.example.com/'
+    )
     assert "error" not in dict(headers)["www-authenticate"]
     assert not [name for name, _ in headers if name.startswith("access-control-")]
 

@@ -1,11 +1,13 @@
 """Bound tokens at the running gate (RFC 9449): a real provider binds them, real keys prove them, WebCrypto verifies."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from airgate.dev.stack import Stack
 from airgate.dev.token import ProofKey, fetch_token
 from airgate.node import PROJECT
+from airgate.policy.seed import STARTER
 from dpop import thumbprint
 
 Audit = Callable[..., list[dict[str, Any]]]
@@ -82,7 +85,9 @@ def test_a_captured_request_cannot_be_sent_again(
     for _ in range(3):
         answer = gate.get(READ, headers=headers)
         refused(answer, "token.proof_replayed")
-        assert answer.headers["WWW-Authenticate"] == f'{ALGS}, error="invalid_dpop_proof"'
+        assert answer.headers["WWW-Authenticate"].startswith(
+            f'{ALGS}, error="invalid_dpop_proof", resource_metadata='
+        )
     [decision] = audit(answer)
     assert (decision["decision"], decision["reason"], decision["subject"]) == (
         "deny",
@@ -273,3 +278,34 @@ def test_the_token_command_says_what_an_address_is(stack: Stack) -> None:
     done = airgate(stack, "--client", "finance-etl", "--dpop", "GET", "ledger/v1/entries")
     assert done.returncode == 1
     assert "/ledger/v1/entries" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def strict(
+    start_gate: Callable[..., Any], publish: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """The address of a gate that takes bound tokens only."""
+    seed: Path = tmp_path_factory.mktemp("strict") / "kv-seed"
+    shutil.copytree(STARTER, seed)
+    company = seed / "issuers" / "company.yaml"
+    company.write_text(
+        company.read_text("utf-8").replace("clock_skew: 60s", "clock_skew: 60s\n    dpop: required")
+    )
+    gate = start_gate()
+    publish(seed, gate)
+    gate.wait()
+    return str(gate.url)
+
+
+def test_an_issuer_may_have_to_bind_its_tokens(
+    strict: str, key: ProofKey, bound: str, token: Callable[..., str]
+) -> None:
+    unbound = token()
+    with httpx.Client(base_url=strict, trust_env=False) as client:
+        answer = client.get(READ, headers={"Authorization": f"Bearer {unbound}"})
+        refused(answer, "token.unbound")
+        assert answer.headers["WWW-Authenticate"].startswith(
+            f'{ALGS}, error="invalid_token", resource_metadata='
+        )
+        headers = plain(key.proof("GET", strict + READ, bound), bound)
+        assert client.get(READ, headers=headers).status_code == 200

@@ -237,7 +237,7 @@ def test_refused(wire: Any, mint: Mint, audit: Callable[..., Any], case: str) ->
     answer = wire.call(READ, token=make(mint))
     assert (answer.status, answer.code) == (401, code)
     assert answer.headers["WWW-Authenticate"].startswith(
-        'Bearer realm="airgate", error="invalid_token", DPoP algs='
+        'Bearer realm="airgate", error="invalid_token", resource_metadata="http'
     )
     assert set(answer.json()) == {"type", "title", "status", "code", "request_id", "retryable"}
     [decision] = audit(answer.id)
