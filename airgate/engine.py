@@ -9,9 +9,15 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "src"))
 from audit import Record
 from authzen import CONFIGURATION, EVALUATION, EVALUATIONS, ROUTE, Asking, Invalid, questions
 from bundle import OWN, Bundle, Issuer, load_bundle, load_pointer, pinned
+from claims import LONGEST as LONGEST_VALUE
+from claims import SCOPES
+from claims import at as claim_at
+from claims import said as claim_said
+from claims import texts as claim_texts
 from conditions import (
     DAYS,
     EQUATED,
+    FLAGS,
     QUANTIFIERS,
     RESOURCE,
     Among,
@@ -20,6 +26,7 @@ from conditions import (
     Condition,
     Dates,
     Equal,
+    Flag,
     Glob,
     Ids,
     Named,
@@ -33,19 +40,26 @@ from conditions import (
     Zone,
     equated,
 )
+from document import read_base64url, read_object
+from dpop import confirmed
 from duty import honour
 from forward import MAX_SEGMENTS, parse_target, refuse_unsendable
-from identity import KINDS, LONGEST, Grant, Mapping, act, identify
+from identity import KIND, KINDS, LONGEST_SUBJECT, SCOPE, Grant, Mapping, act, identify
+from keys import ALGORITHMS, Key, Keyring, read_key, refuse_foreign
+from keys import LIMIT as KEYS_LIMIT
+from keys import TIMEOUT as KEYS_TIMEOUT
 from model import ANSWERS, Caller, Decision, Denied, Fact, Identity, Inbound, Reason, Target
 from obligations import BY, NOTHING, Limit, Obligations, merge
 from policy import METHODS, Candidate, Policy
 from shard import EMPTY, MOST_POLICIES, Shard, load_shard
 from shard import LIMIT as SHARD_LIMIT
 from state import BUNDLE, POINTER, SHARD
+from tokens import Rules, Unverified
 from tokens import parse as parse_token
 from tokens import validate as validate_token
 
 __all__ = [
+    "ALGORITHMS",
     "ANSWERS",
     "BUNDLE",
     "BY",
@@ -55,8 +69,13 @@ __all__ = [
     "EQUATED",
     "EVALUATION",
     "EVALUATIONS",
+    "FLAGS",
+    "KEYS_LIMIT",
+    "KEYS_TIMEOUT",
+    "KIND",
     "KINDS",
-    "LONGEST",
+    "LONGEST_SUBJECT",
+    "LONGEST_VALUE",
     "MAX_SEGMENTS",
     "METHODS",
     "MOST_POLICIES",
@@ -66,6 +85,8 @@ __all__ = [
     "QUANTIFIERS",
     "RESOURCE",
     "ROUTE",
+    "SCOPE",
+    "SCOPES",
     "SHARD",
     "SHARD_LIMIT",
     "Among",
@@ -81,6 +102,7 @@ __all__ = [
     "Denied",
     "Equal",
     "Fact",
+    "Flag",
     "Glob",
     "Grant",
     "Identity",
@@ -88,6 +110,8 @@ __all__ = [
     "Inbound",
     "Invalid",
     "Issuer",
+    "Key",
+    "Keyring",
     "Limit",
     "Mapping",
     "Named",
@@ -99,13 +123,19 @@ __all__ = [
     "Reason",
     "Record",
     "Roles",
+    "Rules",
     "Shard",
     "Tags",
     "Target",
     "Truth",
+    "Unverified",
     "Window",
     "Zone",
     "act",
+    "claim_at",
+    "claim_said",
+    "claim_texts",
+    "confirmed",
     "equated",
     "honour",
     "identify",
@@ -117,6 +147,10 @@ __all__ = [
     "parse_token",
     "pinned",
     "questions",
+    "read_base64url",
+    "read_key",
+    "read_object",
+    "refuse_foreign",
     "refuse_unsendable",
     "validate_token",
 ]

@@ -190,6 +190,30 @@ class Among(NamedTuple):
         return SINGLE[self.name](call)
 
 
+FLAGS: dict[str, Callable[[Call], str | None]] = {
+    "subject.dpop": attrgetter("caller.identity.jkt"),
+    "subject.delegated": attrgetter("caller.identity.actor"),
+}
+
+
+class Flag(NamedTuple):
+    """Something is there, or is not: what binds the token to a key, who acts for the subject.
+
+    Unknown only where the token is not at hand, in AuthZEN questions about others.
+    """
+
+    name: str  # one of FLAGS
+    expected: bool
+
+    def truth(self, call: Call, used: frozenset[str]) -> Truth:
+        if self.name in call.caller.identity.untold:
+            return None
+        return (FLAGS[self.name](call) is not None) is self.expected
+
+    def seen(self, call: Call, used: frozenset[str]) -> str | None:
+        return FLAGS[self.name](call)
+
+
 class Roles(NamedTuple):
     """The roles in use hold `any` or `all` of the values; or, of all that are granted, `none`.
 

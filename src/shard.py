@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from conditions import (
     DAYS,
+    FLAGS,
     QUANTIFIERS,
     RESOURCE,
     SINGLE,
@@ -20,6 +21,7 @@ from conditions import (
     Condition,
     Dates,
     Equal,
+    Flag,
     Glob,
     Ids,
     Named,
@@ -107,6 +109,7 @@ def _whole_or_null(column: Column, where: str) -> None:
 
 _SHAPES: dict[str, tuple[Check, ...]] = {
     **dict.fromkeys(SINGLE, (_texts,)),
+    **dict.fromkeys(FLAGS, (_flag,)),
     **dict.fromkeys(("workload.dag", "workload.task", "workload.environment"), (_texts, _flag)),
     "target.ids": (_texts,),
     "when.time": (_text, _texts, _whole, _whole),
@@ -167,6 +170,8 @@ def _condition(row: list[Any], zones: dict[str, Zone]) -> Condition:
     name, _, quantifier = full.rpartition(".")
     if full in SINGLE:
         return Among(full, frozenset(values[0]))
+    if full in FLAGS:
+        return Flag(full, values[0])
     if name == "subject.roles":
         return Roles(quantifier, frozenset(values[0]))
     if name == "subject.claims":

@@ -6,11 +6,24 @@ stays a proof, and an example has to pass the gate anyway.
 """
 
 import ipaddress
-from collections.abc import Iterable
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
-from airgate.engine import Call, Caller, Dates, Identity, Target, Truth, Window
+from airgate.engine import (
+    LONGEST_SUBJECT,
+    Call,
+    Caller,
+    Dates,
+    Denied,
+    Identity,
+    Target,
+    Truth,
+    Window,
+    confirmed,
+)
 from airgate.policy import patterns
 
 Key = tuple[str, ...]
@@ -29,6 +42,8 @@ _STATES = {
     "claim": (MISSING, THERE, UNREADABLE),
     "groups": (THERE, MISSING, UNREADABLE),
     "client": (THERE, MISSING),
+    "jkt": (MISSING, THERE),
+    "actor": (MISSING, THERE),
 }
 
 # What a person would expect to see, tried before anything is worked out.
@@ -47,6 +62,9 @@ _COUNTRIES = ("DE", "US", "FR", "JP", "BR")
 _ALL_COUNTRIES = tuple(
     first + second for first in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" for second in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 )
+
+THUMBPRINT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"  # of the key in RFC 9449 §6.1
+DEPUTY = "deputy"  # somebody who acts for another
 
 WEEK, DAY = 604_800, 86_400
 _NOBODY = Caller(Identity("", "", "", frozenset(), {}), None, frozenset(), {})
@@ -104,6 +122,8 @@ def _in_state(key: Key, in_state: str, demands: Demands) -> Any:
         return ()
     if kind == "client":
         return _address(demands)
+    if kind in ("jkt", "actor"):
+        return _single(kind, demands)
     if kind == "country":
         return _country(demands)
     if kind == "query" or (kind in ("header", "claimed") and key[1] != "tags"):
@@ -122,6 +142,36 @@ def _text(kind: str, demands: Demands, sort: str) -> str | None:
 
 def _one_matches(group: patterns.Pieced, text: str) -> bool:
     return any(patterns.matches(pieces, text) for pieces in group)
+
+
+def _single(kind: str, demands: Demands) -> str | None:
+    """A text that the gate accepts in such a claim. Every demand on it names texts, not patterns."""
+    wanted = [{text for (text,) in demand[1]} for demand in demands if demand[0] == "one of"]
+    unwanted = {text for demand in demands if demand[0] == "none of" for (text,) in demand[1]}
+    candidates = sorted(set.intersection(*wanted)) if wanted else _names(kind, len(unwanted) + 1)
+    for text in candidates:
+        if text not in unwanted and _accepted(kind, text):
+            return text
+    return None
+
+
+def _names(kind: str, number: int) -> Iterator[str]:
+    """So many that a person can tell for made up."""
+    for each in range(number):
+        if kind == "jkt":
+            digest = urlsafe_b64encode(sha256(str(each).encode()).digest()).decode()
+            yield digest.rstrip("=") if each else THUMBPRINT
+        else:
+            yield f"{DEPUTY}-{each}" if each else DEPUTY
+
+
+def _accepted(kind: str, text: str) -> bool:
+    if kind == "actor":
+        return 0 < len(text) <= LONGEST_SUBJECT
+    try:
+        return confirmed({"cnf": {"jkt": text}}) == text
+    except Denied:
+        return False
 
 
 def _country(demands: Demands) -> str | None:

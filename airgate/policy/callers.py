@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
-from airgate.engine import KINDS, METHODS, Bundle, Grant, Mapping
+from airgate.engine import KIND, KINDS, METHODS, SCOPE, SCOPES, Bundle, Grant, Mapping
 from airgate.policy import bounds
 from airgate.policy.bounds import MISSING, THERE, UNREADABLE, Demand, Key
 from airgate.policy.index import Row, Rule
@@ -21,6 +21,12 @@ USED: Key = ("used",)
 METHOD: Key = ("method",)
 ID: Key = ("id",)
 ACTION: Key = ("action",)  # on an AuthZEN resource
+JKT: Key = ("jkt",)  # thumbprint of the key that the token is bound to
+ACTOR: Key = ("actor",)  # who acts for the subject
+
+# Claims that are one text each, in every token that the gate accepts (RFC 7800 §3.1, RFC 8693 §4.1).
+PLACES: dict[Key, Path] = {JKT: ("cnf", "jkt"), ACTOR: ("act", "sub")}
+_SINGLE = {path: key for key, path in PLACES.items()}
 
 SOMEBODY = "another-issuer"  # for callers of whom no policy names the issuer
 
@@ -32,6 +38,7 @@ class Tokens:
     mapping: Mapping
     url: str = ""  # the exact `iss`
     others: frozenset[Path] = frozenset()  # claims that grant roles elsewhere: in the set to compare with
+    bound: bool = False  # those that are bound to no key are refused
 
     @cached_property
     def grants(self) -> dict[str, list[Grant]]:
@@ -42,16 +49,40 @@ class Tokens:
 
     @cached_property
     def groups(self) -> frozenset[Path]:
-        """The claims that grant roles."""
-        return self.others | {grant.claim for grant in self.mapping.grants if grant.claim is not None}
+        """The claims that grant roles and may hold several values."""
+        paths = {_plain(grant.claim) for grant in self.mapping.grants if grant.claim}
+        return self.others | (paths - _SINGLE.keys())
 
     def claim(self, path: Path) -> Key:
-        return ("groups" if path in self.groups else "claim", *path)
+        path = _plain(path)
+        return _SINGLE.get(path) or ("groups" if path in self.groups else "claim", *path)
 
     def kinds(self, kinds: Iterable[str]) -> tuple[Key, Pieced]:
         """Where the caller's kind stands, and the values there that mean one of these. An empty one: it isn't there."""
-        values = set(kinds) | ({""} if self.mapping.kind_default in kinds else set())
-        return ("kind", *(self.mapping.kind_claim or ())), frozenset(map(exactly, values))
+        mapping, wanted = self.mapping, set(kinds)
+        values = {value for value, kind in mapping.kind_values.items() if kind in wanted}
+        values |= {""} if mapping.kind_default in wanted else set()
+        values |= wanted if not mapping.kind_values else set()
+        return ("kind", *(mapping.kind_claim or ())), frozenset(map(exactly, values))
+
+    def kind(self, value: str) -> str:
+        """What a value that stands there means."""
+        mapping = self.mapping
+        return mapping.kind_values.get(value, value) if value else mapping.kind_default
+
+    @cached_property
+    def accepted(self) -> tuple[Atom, ...]:
+        """What the gate asks of these tokens before policy, of what policy may ask for too."""
+        key, values = self.kinds(KINDS)
+        known: tuple[Atom, ...] = ((key, bounds.one_of(values)),) if self.mapping.kind_claim else ()
+        return (*known, (JKT, bounds.state(THERE))) if self.bound else known
+
+    @cached_property
+    def refused(self) -> tuple[Atom, ...]:
+        """The opposite: any one of these is enough."""
+        key, values = self.kinds(KINDS)
+        unknown: tuple[Atom, ...] = ((key, bounds.none_of(values)),) if self.mapping.kind_claim else ()
+        return (*unknown, (JKT, bounds.state(MISSING))) if self.bound else unknown
 
     def sources(self, field: str, attested: bool) -> list[tuple[Key, Alternative]]:
         """Where a value of the workload context can stand, and what holds if it does.
@@ -74,37 +105,46 @@ class Tokens:
 
     def granted(self, role: str) -> Clause:
         """The ways to a role."""
-        return tuple(
-            ((SUBJECT, bounds.one_of([exactly(grant.value)])),)
-            if grant.claim is None
-            else ((key := self.claim(grant.claim), _SAID), (key, ("has", grant.value)))
-            for grant in self.grants.get(role, ())
-        )
+        return tuple(self._gives(grant) for grant in self.grants.get(role, ()))
 
     def not_granted(self, role: str) -> Alternative:
         """The role is not held, or unknown."""
-        return tuple(
-            (SUBJECT, bounds.none_of([exactly(grant.value)]))
-            if grant.claim is None
-            else (self.claim(grant.claim), ("lacks", grant.value))
-            for grant in self.grants.get(role, ())
+        return tuple(self._gives_not(grant) for grant in self.grants.get(role, ()))
+
+    def _gives(self, grant: Grant) -> Alternative:
+        if not grant.claim:
+            key, values = self._whole(grant)
+            return ((key, bounds.one_of(values)),)
+        key = self.claim(grant.claim)
+        holds = bounds.one_of([exactly(grant.value)]) if key in PLACES else ("has", grant.value)
+        return ((key, _SAID), (key, holds))
+
+    def _gives_not(self, grant: Grant) -> Atom:
+        if not grant.claim:
+            key, values = self._whole(grant)
+            return key, bounds.none_of(values)
+        key = self.claim(grant.claim)
+        return key, bounds.none_of([exactly(grant.value)]) if key in PLACES else ("lacks", grant.value)
+
+    def _whole(self, grant: Grant) -> tuple[Key, Pieced]:
+        """By what the caller is as a whole, and every token says: its kind, or its subject."""
+        return (
+            self.kinds([grant.value]) if grant.claim == KIND else (SUBJECT, frozenset({exactly(grant.value)}))
         )
 
     def not_held(self, role: str) -> Alternative:
         """The role is known not to be held."""
-        said = ((self.claim(path), _SAID) for path in self._claims(role))
-        return (*self.not_granted(role), *said)
+        return (*self.not_granted(role), *((key, _SAID) for key in self._claims(role)))
 
     def not_unheld(self, role: str) -> Clause:
         """The ways in which the role is held, or unknown."""
         return (
             *self.granted(role),
-            *(((self.claim(path), bounds.state(MISSING)),) for path in self._claims(role)),
+            *(((key, bounds.state(MISSING)),) for key in self._claims(role)),
         )
 
-    def _claims(self, role: str) -> list[Path]:
-        claims = {grant.claim for grant in self.grants.get(role, ()) if grant.claim is not None}
-        return sorted(claims)
+    def _claims(self, role: str) -> list[Key]:
+        return sorted({self.claim(grant.claim) for grant in self.grants.get(role, ()) if grant.claim})
 
     def used(self, role: str) -> Clause:
         """The ways in which the role is granted and in use."""
@@ -118,13 +158,18 @@ class Tokens:
 _SAID = bounds.state(THERE, UNREADABLE)
 
 
+def _plain(path: Path) -> Path:
+    """One spelling of a claim: the gate takes `scp` for `scope`."""
+    return SCOPE if path in SCOPES else path
+
+
 @lru_cache(4_096)
 def base(key: Key) -> frozenset[Demand]:
     """What holds for an attribute whatever policy says."""
     if key == METHOD:
         return frozenset({bounds.one_of(map(exactly, METHODS))})
-    if key[0] == "kind":  # without a claim that says it, it isn't said
-        return frozenset({bounds.one_of(map(exactly, ["", *(KINDS if len(key) > 1 else ())]))})
+    if key == ("kind",):  # without a claim that says it, it isn't said
+        return frozenset({bounds.one_of([exactly("")])})
     if key[0] == "claim":  # one that can't be compared is as good as none
         return frozenset({bounds.state(MISSING, THERE)})
     if key[0] == "claimed" and key[1] != "tags":
@@ -152,6 +197,7 @@ class Callers:
                     issuer.mapping._replace(claims=tuple(sorted({*issuer.mapping.claims, *claims}))),
                     url,
                     others.get(issuer.mapping.id, frozenset()),
+                    issuer.dpop == "required",
                 )
                 for url, issuer in bundle.issuers.items()
             }

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from airgate.engine import Mapping
+from airgate.engine import KIND, KINDS
+from airgate.policy.callers import Tokens
 from airgate.policy.compile import Compiled
 from airgate.policy.enforced import Enforced, clashes, may_meet
 from airgate.policy.evidence import Engine, Evidence
@@ -179,12 +180,18 @@ def _meaning(part: Part) -> str:
     of_a_task = "workload." in conditions
     by_kind = of_a_task or "subject.kind" in conditions
 
-    def rests_on(mapping: Mapping) -> list[Any]:
+    def rests_on(tokens: Tokens) -> list[Any]:
+        mapping = tokens.mapping
         grants = [grant for grant in mapping.grants if grant.role in roles]
-        kind = [mapping.kind_claim, mapping.kind_default] if by_kind else None
-        return [sorted(map(canonical, grants)), kind, sorted(mapping.attested) if of_a_task else None]
+        by_its_kind = by_kind or any(grant.claim == KIND for grant in grants)
+        return [
+            sorted(map(canonical, grants)),
+            [mapping.kind_claim, mapping.kind_default, mapping.kind_values] if by_its_kind else None,
+            sorted(mapping.attested) if of_a_task else None,
+            tokens.bound and "subject.dpop" in conditions,
+        ]
 
-    issuers = {name: rests_on(tokens.mapping) for name, tokens in part.callers.tokens.items()}
+    issuers = {name: rests_on(tokens) for name, tokens in part.callers.tokens.items()}
     return canonical([rule.effect, rule.methods, rule.paths, conditions, issuers])
 
 
@@ -256,14 +263,38 @@ def _issuer_opens(one: dict[str, Any] | None, other: dict[str, Any]) -> Iterator
     for member in ("issuer", "jwks_uri"):
         if one.get(member) != other.get(member):
             yield f"{member}: other tokens are accepted"
-    for member in ("audiences", "algorithms"):
-        if more := [each for each in other[member] if each not in one[member]]:
+    for member in ("audiences", "algorithms", "authorized_parties"):
+        if more := [each for each in other.get(member, []) if each not in one.get(member, [])]:
             yield f"{member}: tokens with {_shown(more)} were refused"
-    if one.get("type", "at+jwt") != other.get("type", "at+jwt") == "any":
+    if one.get("type", "at+jwt") != other.get("type", "at+jwt") != "at+jwt":
         yield "type: tokens that aren't marked as access tokens were refused"
+    if (claim := _kind_claim(one)) is not None:
+        words = sorted(_kind_words(other) - _kind_words(one))
+        if claim != _kind_claim(other):
+            yield "kind: tokens in which the claim said something else were refused"
+        elif words:
+            yield f"kind: tokens with {_shown(words)} were refused"
+    if one.get("dpop") == "required" != other.get("dpop"):
+        yield "dpop: tokens that are bound to no key were refused"
+    if one.get("role_tag") == "required" != other.get("role_tag"):
+        yield "role_tag: calls that name no role were refused"
+    if any(item not in other.get("require", []) for item in one.get("require", [])):
+        yield "require: tokens without these claims, or with other values, were refused"
+    if any(item not in other.get("truncates", []) for item in one.get("truncates", [])):
+        yield "truncates: tokens whose lists may have been cut were refused"
     for member, usual in (("max_lifetime", "1h"), ("clock_skew", "60s")):
         if seconds(one.get(member, usual)) < seconds(other.get(member, usual)):
             yield f"{member}: tokens that were refused may be accepted"
+
+
+def _kind_claim(issuer: dict[str, Any]) -> Any:
+    claim = issuer.get("kind", {}).get("claim")
+    return [claim] if isinstance(claim, str) else claim
+
+
+def _kind_words(issuer: dict[str, Any]) -> set[str]:
+    """What the claim may say."""
+    return set(issuer.get("kind", {}).get("values", KINDS))
 
 
 def _policy_opens(one: dict[str, Any] | None, other: dict[str, Any]) -> Iterator[str]:

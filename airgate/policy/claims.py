@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from airgate.engine import Grant, Issuer
+from airgate.engine import KIND, SCOPE, Grant, Issuer, claim_at
+from airgate.policy.bounds import THUMBPRINT
+from airgate.policy.callers import ACTOR, JKT, PLACES
 from airgate.policy.request import Flaw, InvalidRequest, Request, no_such
 from airgate.policy.seed import either, quoted
+
+Settled = Mapping[tuple[str, ...] | None, str]  # what a caller is already, by the claim of a grant
 
 
 def claims_of(request: Request, issuer: Issuer, known: frozenset[str]) -> tuple[str, dict[str, Any]]:
@@ -14,11 +18,17 @@ def claims_of(request: Request, issuer: Issuer, known: frozenset[str]) -> tuple[
     subject = request.subject or _holder(issuer, request.roles or ()) or "somebody"
     claims: dict[str, Any] = {}
     flaws: list[Flaw] = []
+    caller: dict[tuple[str, ...] | None, str] = {None: subject, KIND: _kind(request, issuer)}
+    if request.actor is not None:
+        caller[PLACES[ACTOR]] = request.actor
+        _put(claims, PLACES[ACTOR], request.actor)
     roles = request.roles
     if roles is None and request.claims is None:
         roles = ()
     if roles is not None:
-        flaws += _put_roles(claims, roles, subject, issuer, known)
+        flaws += _put_roles(claims, roles, caller, issuer, known)
+    if issuer.dpop == "required" if request.dpop is None else request.dpop:
+        _put(claims, PLACES[JKT], THUMBPRINT)
     flaws += _put_kind(claims, request.kind, issuer)
     flaws += _put_context(claims, request, issuer)
     if flaws:
@@ -35,43 +45,67 @@ def _holder(issuer: Issuer, roles: tuple[str, ...]) -> str | None:
     return None
 
 
+def _kind(request: Request, issuer: Issuer) -> str:
+    """What the token will say."""
+    said = claim_at(dict(request.claims or {}), issuer.mapping.kind_claim or ("",))
+    if said is not None:
+        return issuer.mapping.kind_values.get(str(said), str(said))
+    return request.kind or issuer.mapping.kind_default
+
+
 def _put_roles(
-    claims: dict[str, Any], roles: tuple[str, ...], subject: str, issuer: Issuer, known: frozenset[str]
+    claims: dict[str, Any],
+    roles: tuple[str, ...],
+    caller: Settled,
+    issuer: Issuer,
+    known: frozenset[str],
 ) -> list[Flaw]:
     """Every claim that grants roles, so that a role that isn't asked for is known not to be held."""
     flaws = []
     held: dict[tuple[str, ...], list[str]] = {
-        grant.claim: [] for grant in issuer.mapping.grants if grant.claim is not None
+        path: [] for grant in issuer.mapping.grants if (path := grant.claim)
     }
     for number, role in enumerate(roles):
         try:
-            grant = _grant(role, frozenset(roles), subject, issuer, known)
+            grant = _grant(role, frozenset(roles), caller, issuer, known)
         except ValueError as error:
             flaws.append(Flaw(("roles", number), str(error)))
             continue
-        if grant.claim is not None and grant.value not in held[grant.claim]:
+        if grant.claim and grant.value not in held[grant.claim]:
             held[grant.claim].append(grant.value)
     # First those that have to hold something: where one claim is within another, only one of them can be there.
     for path, values in sorted(held.items(), key=lambda item: (not item[1], item[0])):
-        _put(claims, path, values)
+        if path == SCOPE:
+            _put(claims, path, " ".join(values))
+        elif path not in PLACES.values():
+            _put(claims, path, values)
+        elif values:  # of these there is one, or there is no such claim
+            _put(claims, path, values[0])
     return flaws
 
 
-def _grant(role: str, wanted: frozenset[str], subject: str, issuer: Issuer, known: frozenset[str]) -> Grant:
+def _grant(
+    role: str, wanted: frozenset[str], caller: Settled, issuer: Issuer, known: frozenset[str]
+) -> Grant:
     """The way to a role that brings the fewest others along. Raises ValueError."""
     mapping = issuer.mapping
     if role not in known:
         raise ValueError(no_such("role", role, known))
     grants = [grant for grant in mapping.grants if grant.role == role]
     for grant in grants:
-        if grant.claim is None and grant.value == subject:
+        if grant.value == caller.get(grant.claim):
             return grant
-    by_claim = [grant for grant in grants if grant.claim is not None]
+    by_claim = [grant for grant in grants if grant.claim not in caller]
     if by_claim:
         return min(by_claim, key=lambda grant: len(_granted_with(grant, mapping.grants) - wanted))
     if grants:
-        subjects = either([grant.value for grant in grants])
-        raise ValueError(f"{quoted(role)}: issuer {mapping.id} grants it to the subject {subjects} only")
+        subjects = [grant.value for grant in grants if grant.claim is None]
+        kinds = [grant.value for grant in grants if grant.claim == KIND]
+        whom = [f"the subject {either(subjects)}"] if subjects else []
+        whom += [f"callers of kind {either(kinds)}"] if kinds else []
+        actors = [grant.value for grant in grants if grant.claim]
+        whom += [f"those for whom {either(actors)} acts"] if actors else []
+        raise ValueError(f"{quoted(role)}: issuer {mapping.id} grants it to {' and '.join(whom)} only")
     others = ", ".join(sorted({grant.role for grant in mapping.grants})) or "none"
     raise ValueError(f"{quoted(role)}: issuer {mapping.id} grants it to nobody; it grants {others}")
 
@@ -84,11 +118,14 @@ def _put_kind(claims: dict[str, Any], kind: str | None, issuer: Issuer) -> list[
     mapping = issuer.mapping
     if kind is None or (mapping.kind_claim is None and kind == mapping.kind_default):
         return []
-    if mapping.kind_claim is None:
-        text = f"every caller of issuer {mapping.id} is of kind {mapping.kind_default}"
-        return [Flaw(("kind",), f"{quoted(kind)}: {text}")]
-    _put(claims, mapping.kind_claim, kind)
-    return []
+    values = sorted(value for value, meant in mapping.kind_values.items() if meant == kind)
+    if mapping.kind_claim is not None and (values or not mapping.kind_values):
+        _put(claims, mapping.kind_claim, values[0] if values else kind)
+        return []
+    if kind == mapping.kind_default:
+        return []
+    kinds = either(sorted({*mapping.kind_values.values(), mapping.kind_default}))
+    return [Flaw(("kind",), f"{quoted(kind)}: every caller of issuer {mapping.id} is of kind {kinds}")]
 
 
 def _put_context(claims: dict[str, Any], request: Request, issuer: Issuer) -> list[Flaw]:

@@ -145,17 +145,28 @@ def _issuer(data: dict[str, Any], stand_ins: StandIns | None) -> dict[str, Any]:
         "type": data.get("type", "at+jwt"),
         "max_lifetime": seconds(data.get("max_lifetime", "1h")),
         "clock_skew": seconds(data.get("clock_skew", "60s")),
+        "dpop": data.get("dpop", "optional"),
+        "require": [
+            {"claim": listed(item["claim"]), "any": sorted(set(map(rules.text, item["any"])))}
+            for item in data.get("require", [])
+        ],
+        "truncates": [
+            {"claim": listed(item["claim"]), "at": item["at"]} for item in data.get("truncates", [])
+        ],
+        "role_tag": data.get("role_tag", "optional"),
         "kind": {
             "claim": listed(kind["claim"]) if "claim" in kind else None,
             "default": kind.get("default", "workload"),
+            "values": kind.get("values", {}),
         },
         "attested": {name: listed(claim) for name, claim in data.get("attested", {}).items()},
     }
 
 
 def _grant(item: dict[str, Any]) -> dict[str, Any]:
-    if "subject" in item:
-        return {"issuer": item["issuer"], "subject": item["subject"]}
+    for member in ("subject", "kind", "scope"):
+        if member in item:
+            return {"issuer": item["issuer"], member: item[member]}
     return {"issuer": item["issuer"], "claim": listed(item["claim"]), "value": item["value"]}
 
 

@@ -8,7 +8,7 @@ caller comes from another. Unknown counts as neither.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from airgate.engine import KINDS, Among, Condition, Glob, Ids, Named, Policy, Tags, Target, Truth
+from airgate.engine import KINDS, Among, Condition, Flag, Glob, Ids, Named, Policy, Tags, Target, Truth
 from airgate.policy.compile import Compiled
 from airgate.policy.gate import Answer, Gate
 from airgate.policy.index import Rule, segments
@@ -112,6 +112,9 @@ def possible_truths(condition: Condition, gate: Gate) -> tuple[bool, bool]:
         return _possible(condition, gate.issuers)
     if isinstance(condition, Among) and condition.name == "subject.kind":
         return _possible(condition, kinds(gate))
+    if isinstance(condition, Flag) and condition.name == "subject.dpop":
+        bearers = any(issuer.dpop != "required" for issuer in gate.issuers.values())
+        return (True, bearers) if condition.expected else (bearers, True)
     if isinstance(condition, Ids):
         return True, not _anything(condition.globs)
     if isinstance(condition, Named | Tags):
@@ -130,9 +133,8 @@ def _anything(globs: Iterable[Glob]) -> bool:
 def kinds(gate: Gate, issuers: Iterable[str] | None = None) -> set[str]:
     """The kinds of caller that these issuers' tokens can name; of all issuers when left out."""
     mappings = [gate.issuers[name].mapping for name in (gate.issuers if issuers is None else issuers)]
-    if any(mapping.kind_claim is not None for mapping in mappings):
-        return set(KINDS)
-    return {mapping.kind_default for mapping in mappings}
+    said = (mapping.kind_values.values() or KINDS for mapping in mappings if mapping.kind_claim is not None)
+    return {mapping.kind_default for mapping in mappings}.union(*said)
 
 
 def _possible(condition: Among, known: Iterable[str]) -> tuple[bool, bool]:

@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from airgate.engine import RESOURCE, Call, Decision, Denied, Fact, Mapping
+from airgate.engine import RESOURCE, SCOPE, SCOPES, Call, Decision, Denied, Fact, Mapping
 from airgate.policy.callers import Callers
 from airgate.policy.compile import Compiled
 from airgate.policy.gate import Gate
@@ -84,6 +84,10 @@ class Evidence:
             lines.append(
                 f"not known, for lack of a claim: whether it holds {joined(sorted(identity.unknown))}"
             )
+        if identity.jkt is not None:
+            lines.append("its token is bound to a key (DPoP)")
+        if identity.actor is not None:
+            lines.append(f"{identity.actor} acts for it")
         for path, values in sorted(identity.claims.items()):
             lines.append(f"claim {'.'.join(path)}: {joined(values) or 'empty'}")
         for name, fact in sorted(self.call.caller.workload.items()):
@@ -114,6 +118,10 @@ class Evidence:
         for option, key in (("--issuer", "issuer"), ("--subject", "subject"), ("--kind", "kind")):
             if key in said:
                 words += [option, said[key]]
+        if said.get("dpop"):
+            words.append("--dpop")
+        if "actor" in said:
+            words += ["--actor", said["actor"]]
         for role in said.get("roles", ()):
             words += ["--role", role]
         words += _pairs("--claim", said.get("claims", {}))
@@ -209,11 +217,15 @@ def _by_roles(request: Witness, call: Call, mapping: Mapping) -> dict[str, Any] 
         said["roles"] = sorted(caller.identity.granted)
     if caller.identity.kind != mapping.kind_default:
         said["kind"] = caller.identity.kind
+    if caller.identity.jkt is not None:
+        said["dpop"] = True
+    if caller.identity.actor is not None:
+        said["actor"] = caller.identity.actor
     made = {grant.claim for grant in mapping.grants} | {path for _, path in mapping.attested}
+    made |= {mapping.kind_claim, ("cnf",), ("act",)} | (SCOPES if SCOPE in made else frozenset())
     claims = deepcopy(request.claims)
-    for path in made | {mapping.kind_claim}:
-        if path is not None:
-            _remove(claims, path)
+    for path in filter(None, made):
+        _remove(claims, path)
     if claims:
         said["claims"] = claims
     if request.tag is not None:

@@ -82,6 +82,10 @@ def explain(
     ] = None,
     subject: Annotated[str | None, typer.Option(metavar="SUB", help="The token's sub.")] = None,
     kind: Annotated[str | None, typer.Option(metavar="KIND", help="workload, human or agent.")] = None,
+    dpop: Annotated[bool, typer.Option("--dpop", help="The token is bound to a key.")] = False,
+    actor: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who acts for the subject (the token's act.sub).")
+    ] = None,
     role: Annotated[
         list[str] | None, typer.Option(metavar="ROLE", help="A role that the token grants. Repeat it.")
     ] = None,
@@ -150,6 +154,8 @@ def explain(
         "issuer": issuer,
         "subject": subject,
         "kind": kind,
+        "dpop": dpop or None,
+        "actor": actor,
         "roles": role or None,
         "tag": tag or None,
         "body": body,
@@ -247,7 +253,8 @@ def _refuse_mixtures(one_of: Mapping[str, str | None], description: Mapping[str,
     if given in (["--case"], ["--request-id"]) and description:
         names = ", ".join(_option(Flaw((name,), "")) for name in description)
         raise _StopError(f"{given[0]} says all of the request; leave {names} out")
-    caller = [name for name in ("issuer", "subject", "kind", "roles", "claims") if name in description]
+    of_caller = ("issuer", "subject", "kind", "dpop", "actor", "roles", "claims")
+    caller = [name for name in of_caller if name in description]
     if given == ["--token"] and caller:
         names = ", ".join(_option(Flaw((name,), "")) for name in caller)
         raise _StopError(f"--token says all of the caller; leave {names} out")
@@ -319,9 +326,8 @@ def _explain_token(
         validate_token(unverified, issuer.rules, now)
     except Denied as denied:
         notes.append(f"The gate would refuse it before policy: {denied}.")
-    request = Request.read(
-        description | {"issuer": issuer.mapping.id, "subject": subject, "claims": unverified.claims}
-    )
+    said = {"issuer": issuer.mapping.id, "subject": subject, "dpop": False, "claims": unverified.claims}
+    request = Request.read(description | said)
     return _show(Question(request, notes=notes), policies, everything, screen)
 
 

@@ -37,7 +37,13 @@ SIMILAR = 0.6  # of two segments, from which on one is taken for the other missp
 _WORD = {True: "true", False: "false", None: "unknown"}
 _STYLE = {True: "green", False: "red", None: "yellow"}
 # How far a caller is from meeting a condition: another kind of caller is farther than another header.
-_DISTANCE = {"subject.issuer": 4, "subject.id": 4, "subject.kind": 3}
+_DISTANCE = {
+    "subject.issuer": 4,
+    "subject.id": 4,
+    "subject.kind": 3,
+    "subject.delegated": 3,
+    "subject.dpop": 2,
+}
 
 
 @dataclass
@@ -119,6 +125,10 @@ def _add_request(root: Branch, call: Call) -> None:
 
 def _add_identity(branch: Branch, identity: Identity, tagged: tuple[str, ...] | None = None) -> None:
     branch.add(f"by {identity.subject} of issuer {identity.issuer}, {identity.kind}")
+    if identity.actor is not None:
+        branch.add(f"{identity.actor} acts for it")
+    if identity.jkt is not None:
+        branch.add("its token is bound to a key (DPoP)")
     roles = joined(sorted(identity.granted)) or "none"
     if tagged is not None:
         roles += f"; permits read only those in Airgate-Role: {joined(tagged)}"

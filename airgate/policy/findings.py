@@ -31,9 +31,17 @@ _BOUNDLESS = re.compile(r"[A-Za-z0-9]\*")  # a name, or the beginning of one, an
 _NEGATIVE = {
     "subject.roles": "whoever loses a role, or gets it by another name, is let through",
     "subject.claims": "every value that nobody has thought of is let through",
+    "subject.dpop": "whoever binds its tokens to a key is shut out, and whoever steals one that isn't is let through",
     "workload.tags": "a DAG is let through until somebody tags it",
     "target.query": "every value that nobody has thought of is let through",
     "target.properties": "every value that nobody has thought of is let through",
+}
+
+_FLAGGED = {
+    ("dpop", True): "is bound to a key",
+    ("dpop", False): "is bound to no key",
+    ("delegated", True): "is delegated",
+    ("delegated", False): "isn't delegated",
 }
 
 
@@ -126,6 +134,8 @@ def _negative(entry: Entry) -> Iterator[Finding]:
     for space, member in (("subject", "roles"), ("workload", "tags")):
         if entry.at(space, member, "none") is not None:
             yield _negative_at(entry, (space, member, "none"), f"{space}.{member}")
+    if entry.at("subject", "dpop") is False:
+        yield _negative_at(entry, ("subject", "dpop"), "subject.dpop")
     for space, member in (("subject", "claims"), ("target", "query"), ("target", "properties")):
         for number, item in enumerate(entry.at(space, member) or ()):
             if "none" in item:
@@ -152,8 +162,11 @@ def _obligations(entry: Entry) -> Iterator[Finding]:
 def _everyone(entry: Entry) -> Iterator[Finding]:
     narrowed = {"id", "kind", "roles", "claims"} & entry.data["subject"].keys()
     if not narrowed and "workload" not in entry.data:
-        issuers = either(listed(entry.data["subject"]["issuer"]))
-        text = f"permits every caller with a token of {issuers}"
+        subject = entry.data["subject"]
+        of = f" of {either(listed(subject['issuer']))}" if "issuer" in subject else ""
+        which = [words for (name, value), words in _FLAGGED.items() if subject.get(name) is value]
+        that = f" that {' and '.join(which)}" if which else ""
+        text = f"permits every caller with a token{of}{that}"
         yield _finding(entry, ("subject", "issuer"), "everyone", text, note=True)
 
 
@@ -390,7 +403,7 @@ class _Survey:
             mapping = self._gate.issuers[issuer].mapping
             claims: dict[tuple[str, ...], list[str]] = {}
             for grant in mapping.grants:
-                if grant.role in roles and grant.claim is not None:
+                if grant.role in roles and grant.claim:
                     claims.setdefault(grant.claim, []).append(grant.role)
             for claim, granted in claims.items():
                 named = joined(sorted(set(granted)))

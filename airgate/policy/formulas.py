@@ -12,7 +12,17 @@ from airgate.engine import DAYS as WEEKDAYS
 from airgate.engine import RESOURCE, Dates, Network, Truth, Window, Zone
 from airgate.policy import bounds
 from airgate.policy.bounds import MISSING, ONE, SEVERAL, THERE, UNREADABLE, Demand, Key
-from airgate.policy.callers import ACTION, METHOD, SUBJECT, Alternative, Clause, Tokens
+from airgate.policy.callers import (
+    ACTION,
+    ACTOR,
+    JKT,
+    METHOD,
+    PLACES,
+    SUBJECT,
+    Alternative,
+    Clause,
+    Tokens,
+)
 from airgate.policy.index import Row, Rule, canonical, segments
 from airgate.policy.patterns import Pieces, exactly, glob, path_pattern
 
@@ -22,6 +32,8 @@ Answers = tuple[Clause, Clause, Clause]  # the ways to be true, to be false, to 
 TRUE, FALSE, NOT_TRUE, NOT_FALSE = "true", "false", "not true", "not false"
 
 NEVER: Formula = ((),)
+
+_FLAGGED = {"subject.dpop": JKT, "subject.delegated": ACTOR}
 
 
 class Box(NamedTuple):
@@ -46,6 +58,7 @@ class Box(NamedTuple):
         wanted = NOT_FALSE if self.forbids else TRUE
         return (
             *self.target(),
+            *(((atom,),) for atom in tokens.accepted),
             *(clause for row in self.rule.conditions for clause in self.row(row, wanted, tokens)),
         )
 
@@ -62,6 +75,7 @@ class Box(NamedTuple):
         ways: list[Formula] = []
         if "*" not in self.rule.methods:
             ways.append(((((self._key, bounds.none_of(map(exactly, self.rule.methods))),),),))
+        ways += [(((atom,),),) for atom in tokens.refused]  # inside no rule
         unwanted = FALSE if self.forbids else NOT_TRUE
         ways += [self.row(row, unwanted, tokens) for row in self.rule.conditions]
         if not self.upstream.startswith(RESOURCE):
@@ -79,10 +93,15 @@ class Box(NamedTuple):
             return _text(SUBJECT, map(exactly, row[1]), wanted)
         if row[0] == "subject.kind":
             return _text(*tokens.kinds(row[1]), wanted)
+        if row[0] in _FLAGGED:
+            is_so, is_not = (_is(_FLAGGED[row[0]], *states) for states in ((THERE, UNREADABLE), (MISSING,)))
+            return _wanted(is_so, is_not, (), wanted) if row[1] else _wanted(is_not, is_so, (), wanted)
         if name == "subject.claims" and row[1] == ["sub"]:  # RFC 7519 §4.1.2: the subject itself
             return _subject(quantifier, [exactly(value) for value in row[2]], wanted)
         if name == "subject.claims":
             key = tokens.claim(tuple(row[1]))
+            if key in PLACES:
+                return _one_text(key, quantifier, row[2], wanted)
             return _values(key, quantifier, row[2], wanted, (MISSING, UNREADABLE))
         if name == "workload.tags":
             each = [
@@ -188,12 +207,13 @@ def _place(attribute: str, tokens: Tokens) -> list[str | None]:
     """Where an issuer's tokens have an attribute, as far as that is the issuer's to say."""
     space, _, name = attribute.partition(".")
     if attribute == "subject.kind":
-        return [tokens.mapping.kind_default, *(tokens.mapping.kind_claim or ())]
+        mapping = tokens.mapping
+        return [mapping.kind_default, *(mapping.kind_claim or ()), canonical(mapping.kind_values)]
     return [*tokens.sources(name, False)[0][0]] if space == "workload" else []
 
 
-def _is(key: Key, state: str) -> Clause:
-    return (((key, bounds.state(state)),),)
+def _is(key: Key, *states: str) -> Clause:
+    return (((key, bounds.state(*states)),),)
 
 
 def _wanted(true: Clause, false: Clause, unknown: Clause, wanted: str) -> Formula:
@@ -257,6 +277,17 @@ def _quantified(key: Key, quantifier: str, values: list[str], there: Alternative
 def _values(key: Key, quantifier: str, values: list[str], wanted: str, missing: tuple[str, ...]) -> Formula:
     true, false = _quantified(key, quantifier, values, ((key, bounds.state(THERE)),))
     return _wanted(true, false, (((key, bounds.state(*missing)),),), wanted)
+
+
+def _one_text(key: Key, quantifier: str, values: list[str], wanted: str) -> Formula:
+    """Of a claim that is never a list."""
+    pieces, there = [exactly(value) for value in values], (key, bounds.state(THERE))
+    among: Clause = ((there, (key, bounds.one_of(pieces))),)
+    beside: Clause = ((there, (key, bounds.none_of(pieces))),)
+    if quantifier == "all" and len(values) > 1:  # one value is never all of several
+        among, beside = (), ((there,),)
+    true, false = (beside, among) if quantifier == "none" else (among, beside)
+    return _wanted(true, false, _is(key, MISSING, UNREADABLE), wanted)
 
 
 def _query(quantifier: str, parameter: str, values: list[str], wanted: str) -> Formula:

@@ -100,6 +100,8 @@ class Gate:
             if caller is None:
                 identity = self.identity(request)
                 caller = act(identity, request.sent)
+                if caller.tagged is None and identity.must_tag:
+                    raise Denied(Reason.ROLE_REQUIRED)
             if target is None:
                 target = self._resource(request, caller)
             elif target.upstream not in self.bundle.upstreams and not is_page(target):
@@ -122,7 +124,10 @@ class Gate:
         """Who a token with these claims names. Raises Denied and InvalidRequest."""
         issuer = self._issuer(request)
         subject, claims = claims_of(request, issuer, self.bundle.roles)
-        return identify(claims, subject, issuer.mapping)
+        identity = identify(claims, subject, issuer.mapping)
+        if identity.jkt is None and issuer.dpop == "required":
+            raise Denied(Reason.TOKEN_UNBOUND)
+        return identity
 
     def unknown_names(self, request: Request, caller: Caller | None = None) -> list[Flaw]:
         """Names in a request that the policy set doesn't have, and what no token of the issuer says."""

@@ -36,7 +36,7 @@ def meaning(seed: Seed) -> Iterator[Problem]:
     for entry in seed.roles.values():
         grants = entry.at("granted_to")
         for number in range(len(grants) if isinstance(grants, list) else 0):
-            yield from _known(seed, "issuer", seed.issuers, entry, ("granted_to", number, "issuer"))
+            yield from _grant_problems(seed, entry, ("granted_to", number))
     for name, entry in seed.upstreams.items():
         if name == RESERVED:
             text = f'"{RESERVED}": is where the gate answers AuthZEN questions; choose another name'
@@ -55,13 +55,27 @@ def meaning(seed: Seed) -> Iterator[Problem]:
                     )
 
 
+def _grant_problems(seed: Seed, entry: Entry, keys: Keys) -> Iterator[Problem]:
+    yield from _known(seed, "issuer", seed.issuers, entry, (*keys, "issuer"))
+    claim, value = entry.at(*keys, "claim"), entry.at(*keys, "value")
+    name = claim[0] if isinstance(claim, list) and len(claim) == 1 else claim
+    if name in ("scope", "scp"):
+        scope = value if isinstance(value, str) and " " not in value else "…"
+        text = f"may be one text that holds many scopes; write scope: {scope} in place of claim and value"
+        yield entry.problem((*keys, "claim"), f"{quoted(name)}: {text}")
+
+
 def _issuer_problems(entry: Entry) -> Iterator[Problem]:
-    for member in ("issuer", "jwks_uri"):
+    # Some issuers' names are no addresses: Google's has no scheme. Then policy has to say where the keys are.
+    for member in ("issuer", "jwks_uri") if entry.at("jwks_uri") is None else ("jwks_uri",):
         for keys, url in entry.names(member):
             if wrong := address(url):
-                yield entry.problem(keys, wrong)
-    yield from _within(entry, "max_lifetime", "1s", "24h")
+                advice = "; or write jwks_uri, where the keys are" if member == "issuer" else ""
+                yield entry.problem(keys, wrong + advice)
+    yield from _within(entry, "max_lifetime", "1s", "25h")
     yield from _within(entry, "clock_skew", "1s", "5m")
+    if entry.at("kind", "values") is not None and entry.at("kind", "claim") is None:
+        yield entry.problem(("kind", "values"), "says what a claim's values mean; write which: claim")
 
 
 def _upstream_problems(entry: Entry) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ from airgate.engine import (
     Condition,
     Dates,
     Equal,
+    Flag,
     Ids,
     Named,
     Network,
@@ -102,6 +103,8 @@ def asks(condition: Condition) -> str:
             return joined(condition.ranges)
         case Equal():
             return f"{condition.left} is {condition.right}"
+        case Flag(expected=expected):
+            return "true" if expected else "false"
         case Among() | Roles() | Claim() | Tags() | Query() | Property():
             return joined(sorted(condition.values))
     return ""
@@ -126,6 +129,8 @@ def saw(condition: Condition, call: Call, used: frozenset[str]) -> str:
         return _saw_equal(condition, call)
     if isinstance(condition, Dates):
         return moment(call.now)
+    if isinstance(condition, Flag):
+        return _saw_flag(condition, call)
     seen = condition.seen(call, used)
     if isinstance(condition, Roles):
         unknown = sorted(condition.values & call.caller.identity.unknown)
@@ -153,6 +158,22 @@ def saw(condition: Condition, call: Call, used: frozenset[str]) -> str:
                 f"{call.client}, which is no address" if call.client else "nothing: the address isn't known"
             )
     return "nothing: it isn't known"
+
+
+def _saw_flag(condition: Flag, call: Call) -> str:
+    seen = condition.seen(call, frozenset())
+    if condition.name == "subject.dpop":
+        return "a bearer token" if seen is None else "a token that is bound to a key"
+    return "nobody who acts for the subject" if seen is None else f"{seen}, who acts for the subject"
+
+
+def _flagged(name: str, so: bool) -> str:
+    """What a caller does for a flag to be so, or not."""
+    if name == "subject.dpop":
+        return "come with a token that is bound to a key (DPoP)" if so else "come with a bearer token"
+    if so:
+        return "come with a token that says who acts for the subject (act)"
+    return "come with the subject's own token, for which nobody else acts (no act)"
 
 
 def _provenance(condition: Condition, call: Call) -> str:
@@ -194,6 +215,8 @@ def to_hold(condition: Condition, call: Call, used: frozenset[str]) -> str:
             return f"call from {_one_of(values)}" + ("" if call.country else " (the country isn't known)")
         case Among(values=values):
             return f"be of kind {_one_of(values)}"
+        case Flag(name=name, expected=expected):
+            return _flagged(name, expected)
         case Roles():
             return _hold_roles(condition, call, used)
         case Claim(quantifier=quantifier, path=path, values=values):
@@ -234,6 +257,8 @@ def to_fail(condition: Condition, call: Call, used: frozenset[str]) -> str:
             return f"call from another country than {_one_of(values)}{known}"
         case Among(values=values):
             return f"be of another kind than {_one_of(values)}"
+        case Flag(name=name, expected=expected):
+            return _flagged(name, not expected)
         case Roles(quantifier="none", values=values):
             return f"hold the role {_one_of(values)}"
         case Roles(quantifier=quantifier, values=values):

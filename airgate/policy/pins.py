@@ -68,7 +68,7 @@ class Pins:
         for key, _ in self._keys(attribute):
             value = self.values.get(key)
             if attribute == "subject.kind":
-                return value or self.tokens.mapping.kind_default
+                return self.tokens.kind(value or "")
             if key == ("path",) and value is not None:
                 place = int(attribute.partition(".")[2])
                 return str(value[place]) if place < len(value) else None

@@ -66,6 +66,10 @@ class Recorded:
         if "subject" in event:
             words.append(f"{event['subject']} of issuer {event['issuer']}, {event['kind']}")
             words.append(f"roles: {joined(event['roles']['granted']) or 'none'}")
+            if "actor" in event:
+                words.append(f"{event['actor']} acts for it")
+            if "jkt" in event:
+                words.append(f"its token is bound to the key {event['jkt']}")
         words.append(f"policy bundle {event.get('bundle')}")
         return words
 
@@ -95,6 +99,8 @@ class Recorded:
             frozenset(roles["granted"]),
             {name: fact for name, fact in workload.items() if fact.attested},
             frozenset(roles.get("unknown", ())),
+            jkt=event.get("jkt"),
+            actor=event.get("actor"),
         )
         tagged = tuple(roles["tagged"]) if roles["tagged"] is not None else None
         return Caller(identity, tagged, frozenset(roles["effective"]), workload)

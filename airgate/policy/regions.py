@@ -107,11 +107,14 @@ def _reason(core: list[Row], callers: Callers) -> str:
     if row[0] in ("subject.roles.any", "subject.roles.all"):
         granted = {role for tokens in callers.tokens.values() for role in tokens.grants}
         missing = [role for role in row[1] if role not in granted]
+        several = ("them all" if row[0].endswith("all") else "any of them") if len(row[1]) > 1 else "it"
         return f"{what}: " + (
-            f"no issuer grants {either(missing)}" if missing else "nobody can hold them all"
+            f"no issuer grants {either(missing)}" if missing else f"nobody can hold {several}"
         )
     if row[0] == "subject.kind":
         return f"{what}: no issuer's tokens are of that kind"
+    if row[0] == "subject.dpop":
+        return f"{what}: every issuer's tokens have to be bound to a key"
     if row[0] == "subject.issuer":
         return f"{what}: no such issuer"
     if row[0].startswith("workload.") and row[-1]:
@@ -130,6 +133,8 @@ def _said(row: Row) -> str:
         return f"{row[0]} ({row[1]} {_listed(row[2])} {_clock(row[3])}-{_clock(row[4])})"
     if row[0] == "when.equals":
         return f"{row[0]} [{row[1]}, {row[2]}]"
+    if isinstance(row[1], bool):
+        return f"{row[0]} {'true' if row[1] else 'false'}"
     return row[0] if row[0] == "when.dates" else f"{row[0]} {_listed(row[1])}"
 
 

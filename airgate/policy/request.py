@@ -57,6 +57,8 @@ class Request:
     issuer: str | None  # None: the only one there is
     subject: str | None  # None: whoever a role is granted to by name, else "somebody"
     kind: str | None  # None: what the issuer's tokens are without a claim
+    dpop: bool | None  # the token is bound to a key; None: if its issuer asks for that
+    actor: str | None  # who acts for the subject; None: as the claims say
     roles: tuple[str, ...] | None  # None: as the claims say
     claims: Mapping[str, Any] | None  # None: none beside what roles, kind and context need
     tag: tuple[str, ...] | None  # Airgate-Role
@@ -79,6 +81,8 @@ class Request:
             issuer=data.get("issuer"),
             subject=data.get("subject"),
             kind=data.get("kind"),
+            dpop=data.get("dpop"),
+            actor=data.get("actor"),
             roles=tuple(data["roles"]) if "roles" in data else None,
             claims=data.get("claims"),
             tag=_listed(data["tag"]) if "tag" in data else None,

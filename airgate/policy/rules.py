@@ -63,6 +63,9 @@ def _conditions(data: dict[str, Any]) -> Iterator[Row]:
     for name in ("issuer", "id", "kind"):
         if name in subject:
             yield [f"subject.{name}", sorted(listed(subject[name]))]
+    for name in ("dpop", "delegated"):
+        if name in subject:
+            yield [f"subject.{name}", subject[name]]
     yield from _held("subject.roles", subject.get("roles", {}))
     for item in subject.get("claims", []):
         yield from _held("subject.claims", item, listed(item["claim"]))

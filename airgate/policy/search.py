@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
-from airgate.engine import Call, Shard, Zone, load_shard
+from airgate.engine import Call, Denied, Shard, Zone, load_shard
 from airgate.policy import bounds
 from airgate.policy.bounds import Demands, Key
 from airgate.policy.callers import USED, Alternative, Callers, Clause, base
@@ -370,12 +370,12 @@ class _OfIssuer:
         draft = self._draft(store)
         calls = self._calls(draft.request())
         used, unused = draft.unused()
-        call = calls.by(self.question.inside[0].callers) if unused else None
-        if call is None or not call.caller.identity.granted & unused:
+        granted = self._granted(calls.request) if unused or self.tokens.mapping.must_tag else frozenset()
+        if not (granted & unused or self.tokens.mapping.must_tag):
             return calls
         if used:
             return self._calls(draft.request(tuple(sorted(used))))
-        if kept := call.caller.identity.granted - unused:
+        if kept := granted - unused:
             return self._calls(draft.request((min(kept),)))
         # A tag names at least one role: another one has to be granted.
         for role in sorted(self.tokens.grants.keys() - unused):
@@ -384,6 +384,13 @@ class _OfIssuer:
                 if changed is not None:
                     return self._calls(self._draft(changed).request((role,)))
         return None
+
+    def _granted(self, request: Witness) -> frozenset[str]:
+        """The roles of the caller, who may have to name some of them."""
+        try:
+            return request.caller(self.tokens).identity.granted
+        except Denied:
+            return frozenset()
 
     def _calls(self, request: Witness) -> Calls:
         return Calls(request, self.question.since)

@@ -142,6 +142,10 @@ def _keyword(name: str, schema: Mapping[str, Any], root: Mapping[str, Any], made
             return lambda value: not isinstance(value, str) or len(value) <= want
         case "minimum":
             return lambda value: not _TYPES["integer"](value) or value >= want
+        case "maximum":
+            return lambda value: not _TYPES["integer"](value) or value <= want
+        case "maximum":
+            return lambda value: not _TYPES["integer"](value) or value <= want
         case "minItems":
             return lambda value: not isinstance(value, list) or len(value) >= want
         case "maxItems":
@@ -228,6 +232,8 @@ def _explain(error: ValidationError) -> str:
             return f"{shown}: longer than {want}"
         case "minimum":
             return f"{shown}: less than {want}"
+        case "maximum":
+            return f"{shown}: more than {want}"
         case "anyOf":
             return f"says nothing; write {either([branch['required'][0] for branch in want])}"
         case "not":

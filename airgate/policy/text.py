@@ -55,6 +55,11 @@ def policy(rule: Rule, upstreams: Sequence[str], description: str = NOT_PUBLISHE
                 for name in ("issuer", "id", "kind")
                 if f"subject.{name}" in rows
             },
+            **{
+                name: rows[f"subject.{name}"][0][1]
+                for name in ("dpop", "delegated")
+                if f"subject.{name}" in rows
+            },
             **_quantified("roles", "subject.roles", rows),
             "claims": _items("claim", rows.get("subject.claims")),
         },

@@ -5,9 +5,21 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from airgate.engine import LONGEST, OWN, RESOURCE, Call, Caller, Denied, Target, act, identify, parse_target
-from airgate.policy.bounds import ONE, SEVERAL, THERE, UNREADABLE, Demands, Key
-from airgate.policy.callers import ACTION, ID, METHOD, SUBJECT, USED, Callers, Tokens
+from airgate.engine import (
+    LONGEST_VALUE,
+    OWN,
+    RESOURCE,
+    SCOPE,
+    Call,
+    Caller,
+    Denied,
+    Target,
+    act,
+    identify,
+    parse_target,
+)
+from airgate.policy.bounds import DEPUTY, MISSING, ONE, SEVERAL, THERE, UNREADABLE, Demands, Key
+from airgate.policy.callers import ACTION, ACTOR, ID, METHOD, PLACES, SUBJECT, USED, Callers, Tokens
 
 _ORIGIN = "https://gate"
 _SAFE = "-._~!$'()*,:@"  # in a path or a query, beside letters and digits; what is left of RFC 3986's
@@ -82,6 +94,9 @@ class Witness:
             caller, target = self.caller(tokens), self.target()
         except Denied:
             return None
+        unbound, untagged = caller.identity.jkt is None, caller.tagged is None
+        if (tokens.bound and unbound) or (tokens.mapping.must_tag and untagged):
+            return None
         if target.upstream != self.upstream:
             return None
         return Call(caller, target, since if self.now is None else self.now, self.client, self.country)
@@ -108,6 +123,10 @@ class Draft:
         for key in sorted(keys, key=lambda key: (len(key), key)):
             if key[0] in ("claim", "groups"):
                 self._claim(key)
+            elif key in PLACES:
+                state, value = self.meet(key)
+                if state != MISSING:
+                    self._put(PLACES[key], value)
             elif key[0] in ("claimed", "header"):
                 state, value = self.meet(key)
                 if state == THERE and key[0] == "header":
@@ -127,6 +146,8 @@ class Draft:
                 state, value = self.meet(key)
                 if state == THERE:
                     properties[key[1]] = value
+        if "act" in self.claims and ACTOR not in self.store:  # or it would name nobody
+            self._put(PLACES[ACTOR], DEPUTY)
         of_resource = self.upstream.startswith(RESOURCE)
         return Witness(
             issuer=self.tokens.mapping.id,
@@ -156,7 +177,9 @@ class Draft:
     def _claim(self, key: Key) -> None:
         state, values = self.meet(key)
         if state == UNREADABLE:  # to conditions, and roles can be granted by it all the same
-            self._put(key[1:], [*values, "x" * (LONGEST + 1)])
+            self._put(key[1:], [*values, "x" * (LONGEST_VALUE + 1)])
+        elif state == THERE and key[1:] == SCOPE and all(value and " " not in value for value in values):
+            self._put(SCOPE, " ".join(values))
         elif state == THERE:
             self._put(key[1:], values[0] if len(values) == 1 and key[0] == "claim" else list(values))
 

@@ -28,6 +28,8 @@ class Question(NamedTuple):
     issuer: str
     subject: str
     kind: str
+    jkt: str | None  # thumbprint of the token's key
+    actor: str | None
     effective: frozenset[str]
     granted: frozenset[str]
     unknown: frozenset[str]
@@ -43,7 +45,17 @@ class Question(NamedTuple):
         workload = {name: Fact(value, attested) for name, (value, attested) in self.workload.items()}
         if self.tags is not None:
             workload["tags"] = Fact(*self.tags)
-        identity = Identity(self.issuer, self.subject, self.kind, self.granted, {}, self.unknown, self.claims)
+        identity = Identity(
+            self.issuer,
+            self.subject,
+            self.kind,
+            self.granted,
+            {},
+            self.unknown,
+            self.claims,
+            self.jkt,
+            self.actor,
+        )
         query = "&".join([f"{name}={value}" for name, values in self.query.items() for value in values])
         target = Target(self.method, self.upstream, self.segments, "", "?" + query)
         caller = Caller(identity, tuple(sorted(self.effective)), self.effective, workload)
@@ -60,6 +72,8 @@ class Question(NamedTuple):
             "issuer": self.issuer,
             "id": self.subject,
             "kind": self.kind,
+            "dpop": self.jkt is not None,
+            "delegated": self.actor is not None,
             "effective": sorted(self.effective),
             "granted": sorted(self.granted),
             "unknown": sorted(self.unknown),
@@ -90,7 +104,7 @@ def _several(values: tuple[str, ...]) -> dict[str, Any]:
     return {"values": list(values), "count": len(values)}
 
 
-def text(value: str) -> str:
+def text(value: str | bool) -> str:
     return json.dumps(value)  # for these letters Cedar's strings are JSON's
 
 
@@ -169,6 +183,8 @@ class Translation:
         match row:
             case ["subject.issuer" | "subject.id" | "subject.kind", values]:
                 return Meaning("true", f"{texts(values)}.contains(context.{quantifier})")
+            case ["subject.dpop" | "subject.delegated", expected]:
+                return Meaning("true", f"context.{quantifier} == {text(expected)}")
             case ["when.country", values]:
                 return Meaning("context has country", f"{texts(values)}.contains(context.country)")
             case ["workload.dag" | "workload.task" | "workload.environment", globs, attested]:

@@ -61,9 +61,16 @@ ROWS: list[list[list[Any]]] = [  # each kind of condition with its variants
     [["subject.issuer", names] for names in (["company"], ["partner"], ["company", "x"])],
     [["subject.id", names] for names in some("xyz")],
     [["subject.kind", kinds] for kinds in (["human"], ["workload"], ["agent", "workload"])],
+    [[name, flag] for name, flag in product(("subject.dpop", "subject.delegated"), BOTH)],
     quantified("subject.roles", sets=some("abc")),
     quantified("subject.claims", ["dep"], sets=[*some("xy"), ["1", "true"]]),
     quantified("subject.claims", ["org", "unit"], sets=some("xy")),
+    [
+        row
+        for path in (["scope"], ["scp"], ["act", "sub"])
+        for row in quantified("subject.claims", path, sets=some("xy"))
+    ],
+    quantified("subject.claims", ["cnf", "jkt"], sets=[["J" * 43], ["J" * 43, "x"]]),
     attested(*([f"workload.{name}", globs] for name, globs in product(WORKLOAD, GLOBS))),
     attested(*quantified("workload.tags", sets=some("xy"))),
     [
@@ -122,6 +129,8 @@ OBLIGATIONS: list[dict[str, Any] | None] = [
 ]
 FACTS = [Fact(value, flag) for value, flag in product(("x", "xyz", "y", "z"), BOTH)]
 TAGS = [Fact(value, flag) for value, flag in product(((), ("x",), ("x", "y")), BOTH)]
+ACTORS = [None, "x", "y", "xz"]
+KEYS = [None, "J" * 43, "K" * 43]  # their thumbprints
 HELD = [("x",), ("y",), ("x", "y"), ("1",), ("true", "z"), ()]
 SEGMENTS = ["v1", "x", "y", "xz", "v10", "x/y"]
 QUERIES = [
@@ -187,8 +196,24 @@ def policy(dice: Dice, upstream: str, name: str) -> dict[str, Any]:
     )
 
 
+def _as_identified(
+    claims: dict[tuple[str, ...], tuple[str, ...]], actor: str | None, jkt: str | None, *, long: bool
+) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Claims that follow from others. `long`: the actor's name is too long to be compared."""
+    followed: dict[tuple[str, ...], tuple[str, ...]] = {}
+    if ("scope",) in claims:
+        followed["scp",] = claims["scope",]
+    if actor is not None and not long:
+        followed["act", "sub"] = (actor,)
+    if jkt is not None:
+        followed["cnf", "jkt"] = (jkt,)
+    return followed
+
+
 def caller(dice: Dice) -> Caller:
     granted, dropped, unknown = (frozenset(dice.several("abc")) for _ in range(3))
+    claims = {path: dice.of(HELD) for path in dice.several([("dep",), ("org", "unit"), ("scope",)])}
+    actor, jkt = dice.of(ACTORS), dice.of(KEYS)
     identity = Identity(
         dice.of(["company", "company", "partner"]),
         dice.of("xyz"),
@@ -196,7 +221,9 @@ def caller(dice: Dice) -> Caller:
         granted,
         {},
         unknown - granted,
-        {path: dice.of(HELD) for path in dice.several([("dep",), ("org", "unit")])},
+        claims | _as_identified(claims, actor, jkt, long=dice.of(BOTH)),
+        jkt,
+        actor,
     )
     facts = {name: dice.of(FACTS) for name in dice.several(["dag", "task", "run", "environment"])}
     tags = {name: dice.of(TAGS) for name in dice.several(["tags"])}

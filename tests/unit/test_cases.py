@@ -366,6 +366,10 @@ POSSIBLE: list[tuple[str, str, tuple[bool, bool]]] = [
     ("the only issuer", "subject: {issuer: company}", (True, False)),
     ("one of the kinds", "subject: {kind: human}", (True, True)),
     ("every kind", "subject: {kind: [human, workload, agent]}", (True, False)),
+    ("a token that is bound to a key", "subject: {dpop: true}", (True, True)),
+    ("a token that is bound to none", "subject: {dpop: false}", (True, True)),
+    ("somebody who acts for the subject", "subject: {delegated: true}", (True, True)),
+    ("nobody who does", "subject: {delegated: false}", (True, True)),
     ("any DAG, which people don't have", 'workload: {dag: "*"}', (True, True)),
     (
         "tags that the token would have to attest",
@@ -388,6 +392,23 @@ def test_what_no_caller_can_do_is_not_counted(
     (folder / "b.yaml").write_text(f"policies:\n{more}", "utf-8")
     compiled = compile_folder(folder)
     assert Coverage(compiled, Gate(compiled.engine)).policies["more"].possible == [expected]
+
+
+@pytest.mark.parametrize(
+    ("dpop", "expected"),
+    [
+        pytest.param("true", (True, False), id="no token is unbound"),
+        pytest.param("false", (False, True), id="every token is bound"),
+    ],
+)
+def test_where_tokens_have_to_be_bound_others_are_not_counted(
+    dpop: str, expected: tuple[bool, bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path, monkeypatch, CASES)
+    text = SEED.replace("algorithms:", "dpop: required, algorithms:")
+    (folder / "a.yaml").write_text(text.replace("{kind: agent}", f"{{dpop: {dpop}}}"), "utf-8")
+    compiled = compile_folder(folder)
+    assert Coverage(compiled, Gate(compiled.engine)).policies["no-agents"].possible == [expected]
 
 
 APP = typer.Typer()

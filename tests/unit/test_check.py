@@ -113,6 +113,17 @@ FINDINGS: list[tuple[str, str, list[tuple[int, str, str]]]] = [
         ),
         [(22, "target.properties.none", NEGATIVE)],
     ),
+    (
+        "a permit for tokens that are bound to no key",
+        policy(subject="{issuer: company, dpop: false, roles: {any: [publisher]}}"),
+        [(21, "subject.dpop", NEGATIVE + ": whoever binds its tokens to a key is shut out")],
+    ),
+    ("a forbid of tokens that are bound to no key", policy(**FORBID, subject="{dpop: false}"), []),
+    (
+        "a permit for callers for whom nobody acts",
+        policy(subject="{issuer: company, delegated: false, roles: {any: [publisher]}}"),
+        [],
+    ),
     ("a forbid without a role", policy(**FORBID, subject="{roles: {none: [publisher]}}"), []),
     (
         "an obligation for a credential",
@@ -163,6 +174,11 @@ FINDINGS: list[tuple[str, str, list[tuple[int, str, str]]]] = [
         "a forbid by context that nobody attests",
         policy(**FORBID, workload="{task: x, attested: true}"),
         [(23, "workload.task", "can never match by anything that is known of a call: workload.task [x], attested")],
+    ),
+    (
+        "a key that no token is bound to",
+        policy(subject="{roles: {any: [publisher]}, dpop: true, claims: [{claim: [cnf, jkt], any: [short]}]}"),
+        [(21, "subject.claims", "can never match: subject.claims.any (cnf.jkt) [short]: never true")],
     ),
     (
         "roles that exclude each other",
@@ -286,7 +302,11 @@ UNKNOWN = "also hits, where its other conditions hold: "
 # name, a policy beside `publish`, the notes: path, and what they say
 NOTES: list[tuple[str, str, list[tuple[str, str]]]] = [
     ("nothing", policy(), []),
-    ("a forbid by what is always known", policy(**FORBID, subject="{issuer: company, kind: agent}"), []),
+    (
+        "a forbid by what is always known",
+        policy(**FORBID, subject="{issuer: company, kind: agent, dpop: false, delegated: true}"),
+        [],
+    ),
     (
         "a forbid by role",
         policy(**FORBID, subject="{roles: {any: [publisher]}}"),
@@ -374,6 +394,16 @@ NOTES: list[tuple[str, str, list[tuple[str, str]]]] = [
         "a permit for everyone",
         policy(subject="{issuer: [company, robots]}"),
         [("subject.issuer", "permits every caller with a token of company or robots")],
+    ),
+    (
+        "a permit for everyone whose token is bound",
+        policy(subject="{dpop: true}"),
+        [("subject", "permits every caller with a token that is bound to a key")],
+    ),
+    (
+        "a permit for everyone who acts itself, by a token that is bound",
+        policy(subject="{issuer: company, delegated: false, dpop: true}"),
+        [("subject.issuer", "permits every caller with a token of company that is bound to a key and isn't delegated")],
     ),
     (
         "prefixes that go on where that is harmless",

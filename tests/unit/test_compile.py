@@ -10,7 +10,17 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from airgate.engine import Call, Caller, Identity, load_bundle, load_pointer, load_shard, parse_target
+from airgate.engine import (
+    KIND,
+    SCOPE,
+    Call,
+    Caller,
+    Identity,
+    load_bundle,
+    load_pointer,
+    load_shard,
+    parse_target,
+)
 from airgate.node import PROJECT
 from airgate.policy import app, index
 from airgate.policy.addresses import path_pattern
@@ -69,6 +79,25 @@ MISTAKES: list[tuple[str, str, str, str]] = [
         "[{issuer: company",
         "[{issuer: compny",
         '4:53: roles.publisher.granted_to.issuer: "compny": no such issuer; did you mean "company"?',
+    ),
+    (
+        "a grant by the claim that holds scopes",
+        "claim: groups, value: publishers",
+        "claim: scope, value: ledger.write",
+        '4:69: roles.publisher.granted_to.claim: "scope": may be one text that holds many scopes; write '
+        "scope: ledger.write in place of claim and value",
+    ),
+    (
+        "a grant by the claim that holds scopes, under its other name",
+        "claim: groups, value: publishers",
+        "claim: [scp], value: a b",
+        '4:69: roles.publisher.granted_to.claim: "scp": may be one text that holds many scopes; write scope: …',
+    ),
+    (
+        "values of no claim",
+        "algorithms: [RS256]}",
+        "algorithms: [RS256], kind: {values: {app: workload}}}",
+        "2:123: issuers.company.kind.values: says what a claim's values mean; write which: claim",
     ),
     (
         "an unknown upstream",
@@ -153,7 +182,7 @@ MISTAKES: list[tuple[str, str, str, str]] = [
         "an everlasting token",
         "algorithms: [RS256]}",
         "algorithms: [RS256], max_lifetime: 48h}",
-        '"48h": must be from 1s to 24h',
+        '"48h": must be from 1s to 25h',
     ),
     (
         "a DAG id with a space",
@@ -314,7 +343,11 @@ def test_the_bundle_of_a_small_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 "type": "at+jwt",
                 "max_lifetime": 3600,
                 "clock_skew": 60,
-                "kind": {"claim": None, "default": "workload"},
+                "dpop": "optional",
+                "role_tag": "optional",
+                "require": [],
+                "truncates": [],
+                "kind": {"claim": None, "default": "workload", "values": {}},
                 "attested": {},
             }
         },
@@ -953,8 +986,9 @@ def test_conditions_become_rows(
 
 # name, what stands in the subject, the rows
 SUBJECTS: list[tuple[str, str, list[Any]]] = [
-    ("all of it", "{kind: [human, agent], id: b, issuer: company}", [
+    ("all of it", "{delegated: true, dpop: false, kind: [human, agent], id: b, issuer: company}", [
         ["subject.issuer", ["company"]], ["subject.id", ["b"]], ["subject.kind", ["agent", "human"]],
+        ["subject.dpop", False], ["subject.delegated", True],
     ]),
     ("roles", "{roles: {none: [publisher], all: [publisher]}}", [
         ["subject.roles.all", ["publisher"]], ["subject.roles.none", ["publisher"]],
@@ -1187,6 +1221,64 @@ def test_the_rungs_of_the_ladder_are_the_bindings_of_both_environments() -> None
         assert bound == ladder
 
 
+def test_an_issuers_name_may_be_no_address_where_its_keys_have_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = SEED.replace("issuer: https://login.example.com", "issuer: accounts.google.com")
+    keys = named.replace("audiences:", "jwks_uri: https://www.googleapis.com/oauth2/v3/certs, audiences:", 1)
+    compiled = compile_folder(write(tmp_path, monkeypatch, keys))
+    assert set(load_bundle(compiled.text).issuers) == {"accounts.google.com"}
+    (tmp_path / "seed" / "a.yaml").write_text(named, "utf-8")
+    with pytest.raises(SeedError, match="or write jwks_uri, where the keys are"):
+        compile_folder(tmp_path / "seed")
+
+
+def test_an_issuers_settings_are_carried_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = (
+        "dpop: required, role_tag: required, kind: {claim: idtyp, values: {app: workload, user: human}}, "
+        "require: [{claim: hd, any: [b, a]}, {claim: [a, b], any: [true, 7]}], truncates: [{claim: groups, at: 100}], "
+        "algorithms:"
+    )
+    compiled = compile_folder(write(tmp_path, monkeypatch, SEED.replace("algorithms:", settings, 1)))
+    assert (
+        compiled.bundle["issuers"]["company"]
+        | {
+            "dpop": "required",
+            "role_tag": "required",
+            "kind": {
+                "claim": ["idtyp"],
+                "default": "workload",
+                "values": {"app": "workload", "user": "human"},
+            },
+            "require": [{"claim": ["hd"], "any": ["a", "b"]}, {"claim": ["a", "b"], "any": ["7", "true"]}],
+            "truncates": [{"claim": ["groups"], "at": 100}],
+        }
+        == compiled.bundle["issuers"]["company"]
+    )
+    assert load_bundle(compiled.text).issuers["https://login.example.com"].dpop == "required"
+
+
+def test_grants_are_carried_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    grants = "{issuer: company, scope: a.b}, {issuer: company, kind: agent}, {issuer: company, subject: s}"
+    compiled = compile_folder(
+        write(
+            tmp_path,
+            monkeypatch,
+            SEED.replace("[{issuer: company, claim", f"[{grants}, {{issuer: company, claim"),
+        )
+    )
+    by_claim = {"issuer": "company", "claim": ["groups"], "value": "publishers"}
+    assert sorted(compiled.bundle["roles"]["publisher"], key=len) == [
+        {"issuer": "company", "scope": "a.b"},
+        {"issuer": "company", "kind": "agent"},
+        {"issuer": "company", "subject": "s"},
+        by_claim,
+    ]
+    assert [grant.claim for issuer in compiled.engine.bundle.issuers.values() for grant in issuer.mapping.grants] == [
+        SCOPE, KIND, None, ("groups",)
+    ]  # fmt: skip
+
+
 def test_the_text_is_canonical_and_its_hash_is_that_of_its_bytes() -> None:
     compiled = compile_folder(STARTER)
     assert compiled.text == json.dumps(
@@ -1302,7 +1394,8 @@ WHOLE = (
     description: d
     owner: o
     effect: forbid
-    subject: {id: [a], issuer: [company], claims: [{claim: [a, b], any: [1]}, {claim: c, none: [x]}]}
+    subject: {id: [a], issuer: [company], dpop: true, delegated: false,
+              claims: [{claim: [a, b], any: [1]}, {claim: c, none: [x]}]}
     target: {resource: todo, actions: [read], ids: ["*"], properties: [{property: p, all: [true]}]}
     when: {equals: [resource.owner, subject.email]}
   - id: ask

@@ -83,12 +83,14 @@ def who(
     unknown: str = "",
     claims: Mapping[str, tuple[str, ...]] | None = None,
     facts: Mapping[str, Fact] | None = None,
+    jkt: str | None = None,
+    actor: str | None = None,
 ) -> Caller:
     """A caller; roles are single letters, claims are named by their path with dots."""
     held = frozenset(granted)
     asked = {tuple(path.split(".")): values for path, values in (claims or {}).items()}
     return Caller(
-        Identity("company", "etl", kind, held, {}, frozenset(unknown), asked),
+        Identity("company", "etl", kind, held, {}, frozenset(unknown), asked, jkt, actor),
         None,
         held if used is None else frozenset(used),
         dict(facts or {}),
@@ -151,6 +153,32 @@ SUBJECTS = [
 @pytest.mark.parametrize(("row", "truth"), SUBJECTS)
 def test_subjects(row: list[Any], truth: Truth) -> None:
     check(row, call(), truth)
+
+
+BEARER, BOUND, DELEGATED = who(), who(jkt="k" * 43), who(actor="bot")
+FLAGS = [
+    # the row, of whom it is true, and of whom false: nobody is in doubt
+    pytest.param(["subject.dpop", True], [BOUND], [BEARER, DELEGATED], id="a token bound to a key"),
+    pytest.param(["subject.dpop", False], [BEARER, DELEGATED], [BOUND], id="a token that anybody can use"),
+    pytest.param(["subject.delegated", True], [DELEGATED], [BEARER, BOUND], id="somebody acts for it"),
+    pytest.param(["subject.delegated", False], [BEARER, BOUND], [DELEGATED], id="nobody acts for it"),
+]
+
+
+@pytest.mark.parametrize(("row", "good", "bad"), FLAGS)
+def test_flags(row: list[Any], good: list[Caller], bad: list[Caller]) -> None:
+    for caller in good:
+        check(row, call(caller=caller), T)
+    for caller in bad:
+        check(row, call(caller=caller), F)
+
+
+def test_flags_that_nobody_told_are_unknown() -> None:
+    for caller in (BEARER, BOUND, DELEGATED):
+        doubted = caller._replace(identity=caller.identity._replace(untold=frozenset({"subject.delegated"})))
+        for expected in (True, False):
+            check(["subject.delegated", expected], call(caller=doubted), U)
+            check(["subject.dpop", expected], call(caller=doubted), (caller is BOUND) is expected)
 
 
 ROLES = [
@@ -748,6 +776,8 @@ SEEN: list[Any] = [
     (["subject.issuer", ["x"]], "subject.issuer", "company", "company"),
     (["subject.id", ["x"]], "subject.id", "etl", "etl"),
     (["subject.kind", ["human"]], "subject.kind", "workload", "workload"),
+    (["subject.dpop", False], "subject.dpop", "k" * 43, None),
+    (["subject.delegated", True], "subject.delegated", "bot", None),
     (["subject.roles.any", ["x"]], "subject.roles.any", ("a",), ()),
     (["subject.roles.all", ["x"]], "subject.roles.all", ("a",), ()),
     (["subject.roles.none", ["x"]], "subject.roles.none", ("a", "b"), ()),
@@ -773,7 +803,8 @@ def test_conditions_say_what_they_are_and_what_they_saw(
     row: list[Any], name: str, full: Any, empty: Any
 ) -> None:
     facts = {"dag": Fact("close", False), "tags": Fact(("t",), False)}
-    caller = who(granted="ab", used="a", claims={"org.unit": ("u", "v")}, facts=facts)
+    claims = {"org.unit": ("u", "v")}
+    caller = who(granted="ab", used="a", claims=claims, facts=facts, jkt="k" * 43, actor="bot")
     everything = call("/y", "?format=a&format=b", caller, NOW, "203.0.113.9", "FR")
     target = {"upstreams": ["ledger"], "methods": ["*"], "paths": ["/{x}"]}
     shard = load("ledger", rule(conditions=[row], target=target))

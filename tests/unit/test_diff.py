@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from language import MOMENTS, load, scene
 from test_prove import SEED, seed
-from test_regions import TABLES, as_rule, compares, mapping, token
+from test_regions import KIND_VALUES, TABLES, as_rule, compares, mapping, token
 from typer.testing import CliRunner
 
 from airgate.engine import KINDS, Call, Denied, Mapping, act, identify
@@ -90,6 +90,19 @@ EDITS: list[tuple[str, str, str, dict[str, str]]] = [
      {"company": "=", "no-tests": "+"}),
     ("context that is not attested any more: a header counts in its place",
      "attested: {dag: dag}", "attested: {task: dag}", {"company": "=", "no-tests": "+-"}),
+    ("a token bound to a key", PAY, PAY.replace("company,", "company, dpop: true,"), {"pay": "-"}),
+    ("whoever acts itself", PAY, PAY.replace("company,", "company, delegated: false,"), {"pay": "-"}),
+    ("a role by scope", "claim: groups, value: clerks}", "claim: groups, value: clerks}, "
+     "{issuer: company, scope: clerk}", {"clerk": "!", "look": "+", "office-hours": "+"}),
+    ("a role by kind", "claim: groups, value: clerks}", "claim: groups, value: clerks}, "
+     "{issuer: company, kind: human}", {"clerk": "!", "look": "+", "office-hours": "+"}),
+    ("tokens have to be bound to a key", "    algorithms:", "    dpop: required\n    algorithms:", {"company": "="}),
+    ("kinds by other words", "{claim: kind}", "{claim: kind, values: {app: workload, human: human, bot: agent}}",
+     {"company": "!"}),
+    ("fewer words for kinds", "{claim: kind}", "{claim: kind, values: {human: human, agent: agent}}", {"company": "="}),
+    ("another claim for kinds", "{claim: kind}", "{claim: typ}", {"company": "!", "no-tests": "+-"}),
+    ("no claim for kinds", "{claim: kind}", "{default: workload}", {"company": "!", "no-tests": "-"}),
+    ("roles have to be named", "    algorithms:", "    role_tag: required\n    algorithms:", {"company": "="}),
     ("an audience more", "[https://gate.example.com]\n", "[https://gate.example.com, https://x.example.com]\n",
      {"company": "!"}),
     ("shorter tokens", "    algorithms:", "    max_lifetime: 30m\n    algorithms:", {"company": "="}),
@@ -278,7 +291,7 @@ def test_a_revision_that_is_invalid_is_named_with_its_files(repository: Path, ap
     seed(repository)
     code, output = run(app, "diff", "HEAD", str(repository))
     assert code == 2
-    assert f'HEAD:{repository}/seed.yaml:22:5: efect: "efect": no such key here' in output
+    assert f'HEAD:{repository}/seed.yaml:27:5: efect: "efect": no such key here' in output
 
 
 @pytest.mark.parametrize(
@@ -314,16 +327,23 @@ def changed(random: Random, one: Mapping, claims: set[tuple[str, ...]]) -> Mappi
         return one._replace(attested=(("dag", ("other",)),))
     if which < 0.7:
         return one._replace(
-            kind_claim=random.choice([None, ("kind",), ("typ",)]), kind_default=random.choice(KINDS)
+            kind_claim=random.choice([None, ("kind",), ("typ",)]),
+            kind_default=random.choice(KINDS),
+            kind_values=random.choice(KIND_VALUES),
         )
     return mapping(random, one.id, claims)
 
 
-def callers(one: dict[str, Mapping], other: dict[str, Mapping]) -> Callers:
-    """Callers of one policy set, to be compared with the other's."""
+def callers(one: dict[str, Mapping], other: dict[str, Mapping], bound: set[str]) -> Callers:
+    """Callers of one policy set, to be compared with the other's. `bound`: whose tokens have to be bound to a key."""
     return Callers(
         {
-            name: Tokens(issuer, f"https://{name}.example.com", Tokens(other.get(name, issuer)).groups)
+            name: Tokens(
+                issuer,
+                f"https://{name}.example.com",
+                Tokens(other.get(name, issuer)).groups,
+                name in bound,
+            )
             for name, issuer in one.items()
         }
     )
@@ -347,9 +367,19 @@ def test_where_no_new_access_is_proved_no_call_gets_any(text: bytes, number: int
     claims = claims_read(map(as_rule, old + new))
     before = {name: mapping(random, name, claims) for name in ("company", "partner")}
     after = {name: changed(random, issuer, claims) for name, issuer in before.items()}
+    # That roles need not be named any more is new access by itself, and said so.
+    after = {
+        name: issuer._replace(must_tag=before[name].must_tag or issuer.must_tag)
+        for name, issuer in after.items()
+    }
     if random.random() < 0.1:
         del before["partner"]
-    sides = callers(before, after), callers(after, before)
+    # That tokens need not be bound any more is new access by itself, and said so.
+    binding = {name for name in after if random.random() < 0.3}
+    sides = (
+        callers(before, after, {name for name in binding if random.random() < 0.5}),
+        callers(after, before, binding),
+    )
     asked = questions(enforced(upstream, old, sides[0]), enforced(upstream, new, sides[1]), gain=True)
     for found in (found for question in asked for found in question.found(0)):
         if isinstance(found, Unknown):
@@ -374,9 +404,11 @@ def test_where_no_new_access_is_proved_no_call_gets_any(text: bytes, number: int
             continue
         permitted = [
             caller is not None
+            and (caller.identity.jkt is not None or not side.tokens[issuer].bound)
+            and (caller.tagged is not None or not caller.identity.must_tag)
             and load(upstream, *policies)
             .decide(Call(caller, made.target, now, made.client, made.country))
             .permit
-            for policies, caller in zip((old, new), who, strict=True)
+            for policies, caller, side in zip((old, new), who, sides, strict=True)
         ]
         assert permitted != [False, True]

@@ -91,6 +91,12 @@ policies:
     effect: permit
     subject: {claims: [{claim: department, any: [sales]}]}
     target: {upstream: crm, methods: [GET], paths: ["/v1/**"], query: [{parameter: format, any: [csv]}]}
+  - id: keys
+    description: d
+    owner: sales@example.com
+    effect: permit
+    subject: {issuer: company, dpop: true, delegated: false}
+    target: {upstream: ledger, methods: [GET], paths: ["/v1/keys"]}
   - id: todo-update
     description: d
     owner: todo@example.com
@@ -192,6 +198,33 @@ ASKED: list[tuple[str, list[str], int, list[str]]] = [
             "for publish to match, all of these",
             "come from the DAG finance_*, and say so (Airgate-Dag-Id)",
             "call mon-fri from 06:00 to 20:00 (Europe/Berlin)",
+        ],
+    ),
+    (
+        "a bound token, and somebody who acts",
+        ["--role", "reader", "--dpop", "--actor", "helper", *READ],
+        0,
+        ["by somebody of issuer company, workload", "helper acts for it", "its token is bound to a key (DPoP)"],
+    ),
+    (
+        "a token that has to be bound, and somebody who must not act",
+        ["--actor", "helper", "/ledger/v1/keys"],
+        1,
+        [
+            "false    subject.dpop asks true; saw a bearer token",
+            "false    subject.delegated asks false; saw helper, who acts for the subject",
+            "for keys to match, all of these",
+            "come with a token that is bound to a key (DPoP)",
+            "come with the subject's own token, for which nobody else acts (no act)",
+        ],
+    ),
+    (
+        "a token that is bound, and nobody who acts",
+        ["--dpop", "/ledger/v1/keys"],
+        0,
+        [
+            "true     subject.dpop asks true; saw a token that is bound to a key",
+            "true     subject.delegated asks false; saw nobody who acts for the subject",
         ],
     ),
     (
@@ -329,6 +362,18 @@ WORDS: list[tuple[list[Any], str, str]] = [
     (["subject.issuer", ["a"]], "come with a token of issuer a", "come with a token of another issuer than a"),
     (["subject.id", ["a", "b"]], "be the subject a or b", "be another subject than a or b"),
     (["subject.kind", ["human"]], "be of kind human", "be of another kind than human"),
+    (["subject.dpop", True], "come with a token that is bound to a key (DPoP)", "come with a bearer token"),
+    (["subject.dpop", False], "come with a bearer token", "come with a token that is bound to a key (DPoP)"),
+    (
+        ["subject.delegated", True],
+        "come with a token that says who acts for the subject (act)",
+        "come with the subject's own token, for which nobody else acts (no act)",
+    ),
+    (
+        ["subject.delegated", False],
+        "come with the subject's own token, for which nobody else acts (no act)",
+        "come with a token that says who acts for the subject (act)",
+    ),
     (["subject.roles.any", ["a", "b"]], "hold the role a or b", "not hold a or b"),
     (["subject.roles.all", ["a", "b"]], "hold the roles a and b", "not hold every one of a and b"),
     (["subject.roles.none", ["held"]], "not hold the role held", "hold the role held"),
@@ -447,6 +492,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("two ways to ask", ["--case", "x", "--token", "-"], "--case and --token: only one of them"),
     ("a case and a role", ["--case", "Readers read", "--role", "reader"], "leave --role out"),
     ("a token and a role", ["--token", "-", "--role", "reader", *READ], "leave --role out"),
+    ("a token and a key", ["--token", "-", "--dpop", "--actor", "a", *READ], "leave --dpop, --actor out"),
     ("an unknown case", ["--case", "Readers red"], '--case: "Readers red": no such case; did you mean "Readers read"?'),
     ("a log without a request", ["--log", "x", *READ], "--log and --path belong to --request-id"),
     ("no stack", ["--request-id", "7"], "No local stack runs in .airgate"),
@@ -512,6 +558,12 @@ TOKENS: list[tuple[str, str, int, list[str]]] = [
         0,
         ["The gate would refuse it before policy: token.expired: 2600 s ago.", "PERMIT by read"],
     ),
+    (
+        "bound to a key, and delegated",
+        token(cnf={"jkt": "k" * 43}, act={"sub": "helper"}),
+        0,
+        ["PERMIT by read", "helper acts for it", "its token is bound to a key (DPoP)"],
+    ),
     ("behind the word Bearer", f"Bearer {token()}\n", 0, ["PERMIT by read"]),
     (
         "of another algorithm",
@@ -547,6 +599,14 @@ def test_a_token(text: str, status: int, lines: list[str], seed: Path) -> None:
     assert [line for line in lines if line not in said] == [], output
     assert code == status
     assert text.strip().split(".")[-2] not in output  # its claims may be secret
+
+
+def test_a_bearer_token_of_an_issuer_that_binds_them_all(seed: Path) -> None:
+    (seed / "a.yaml").write_text(SEED.replace("algorithms:", "dpop: required, algorithms:"), "utf-8")
+    code, output = run(seed, "--token", "-", *READ, *MONDAY, given=token())
+    assert code == 1
+    assert "DENY token.unbound" in output
+    assert run(seed, "--token", "-", *READ, *MONDAY, given=token(cnf={"jkt": "k" * 43}))[0] == 0
 
 
 def test_a_token_in_a_file(seed: Path) -> None:

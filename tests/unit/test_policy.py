@@ -389,6 +389,10 @@ class Scan:
             case ["subject", "claims", quantifier], [path, asked]:
                 held = self.identity.claims.get(tuple(path))
                 return None if held is None else holds(quantifier, asked, held)
+            case ["subject", "dpop"], [asked]:
+                return bool(self.identity.jkt) is asked
+            case ["subject", "delegated"], [asked]:
+                return bool(self.identity.actor) is asked
             case ["subject", name], [asked]:
                 identity = self.identity
                 value = {"issuer": identity.issuer, "id": identity.subject, "kind": identity.kind}[name]

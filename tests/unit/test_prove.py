@@ -40,12 +40,17 @@ issuers:
     kind: {claim: kind}
     attested: {dag: dag}
   partner: {issuer: https://partner.example.com, audiences: [https://gate.example.com], algorithms: [RS256]}
+  agency:
+    {issuer: https://agency.example.com, audiences: [https://gate.example.com], algorithms: [RS256],
+     kind: {default: agent}}
 roles:
   clerk: {description: d, granted_to: [{issuer: company, claim: groups, value: clerks}]}
   treasurer:
     description: d
     granted_to: [{issuer: company, claim: groups, value: treasury}, {issuer: company, subject: svc-close}]
   guest: {description: d, granted_to: [{issuer: partner, claim: groups, value: guests}]}
+  auditor: {description: d, granted_to: [{issuer: agency, scope: audit}]}
+  robot: {description: d, granted_to: [{issuer: agency, kind: agent}]}
 upstreams:
   payments: {base: https://payments.example.com, owner: o@example.com}
   reports: {base: https://reports.example.com, owner: o@example.com}
@@ -95,6 +100,18 @@ policies:
     subject: {issuer: partner, id: svc-3}
     target: {upstream: payments, methods: [GET], paths: [/v3]}
     obligations: {credential: b}
+  - id: audit
+    description: d
+    owner: o@example.com
+    effect: permit
+    subject: {roles: {any: [auditor]}, delegated: false}
+    target: {upstream: reports, methods: [GET], paths: [/v5]}
+  - id: no-bearers
+    description: d
+    owner: o@example.com
+    effect: forbid
+    subject: {dpop: false}
+    target: {upstream: reports, methods: "*", paths: [/v5]}
   - id: nothing-at-all
     description: d
     owner: o@example.com
@@ -168,6 +185,31 @@ INVARIANTS: list[tuple[str, str, str, str]] = [
      COUNTEREXAMPLE, "GET /payments/v3: denied, for third, third-too ask for what can't be had together"),
     ("so nobody gets through by both",
      "never: {subject: {issuer: partner, id: svc-3}, target: {upstream: payments, paths: [/v3]}}", PROVED, ""),
+    ("audits are read with tokens that are bound to a key",
+     "never: {subject: {dpop: false}, target: {upstream: reports, paths: [/v5]}}", PROVED, ""),
+    ("audits are read by whoever acts for another",
+     "never: {subject: {delegated: true}, target: {upstream: reports, paths: [/v5]}}", PROVED, ""),
+    ("audits are read with bearer tokens, too", "never: {subject: {dpop: true}, target: {upstream: reports}}, "
+     "unless: {target: {paths: [/v1/**]}}", COUNTEREXAMPLE, "GET /reports/v5: permitted by audit"),
+    ("audits are read by whoever holds a role by scope",
+     "always: {subject: {claims: [{claim: scp, any: [audit]}], issuer: agency, dpop: true, delegated: false, "
+     "roles: {none: [robot]}}, target: {upstream: reports, methods: [GET], paths: [/v5]}}", PROVED, ""),
+    ("audits are read by whoever has a scope, but it may name another role that it holds",
+     "always: {subject: {claims: [{claim: scope, any: [audit]}], issuer: agency, dpop: true, delegated: false}, "
+     "target: {upstream: reports, methods: [GET], paths: [/v5]}}",
+     COUNTEREXAMPLE, "GET /reports/v5: denied, for no policy permits it"),
+    ("audits are read by whoever has another scope",
+     "always: {subject: {claims: [{claim: scope, any: [audits]}], issuer: agency, dpop: true, delegated: false}, "
+     "target: {upstream: reports, methods: [GET], paths: [/v5]}}",
+     COUNTEREXAMPLE, "GET /reports/v5: denied, for no policy permits it"),
+    ("auditors always audit, but for others",
+     "always: {subject: {roles: {any: [auditor]}, dpop: true}, "
+     "target: {upstream: reports, methods: [GET], paths: [/v5]}}, unless: {subject: {delegated: true}}", PROVED, ""),
+    ("auditors always audit", "always: {subject: {roles: {any: [auditor]}, delegated: false}, "
+     "target: {upstream: reports, methods: [GET], paths: [/v5]}}",
+     COUNTEREXAMPLE, "GET /reports/v5: forbidden by no-bearers"),
+    ("an agency's tokens are of one kind, and that holds a role",
+     "never: {subject: {issuer: agency, roles: {none: [robot]}}}", PROVED, ""),
     ("about a resource of which no policy speaks", "never: {target: {resource: todo}}", PROVED, ""),
 ]  # fmt: skip
 
@@ -256,7 +298,7 @@ def test_what_is_printed_says_who_when_and_from_where(app: typer.Typer, tmp_path
     assert lines[3] == "by somebody of issuer company, workload; roles: clerk"
     assert re.fullmatch(r"at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ from 198\.51\.100\.\d+", lines[4])
     assert "by svc-x of issuer partner, workload; roles: guest" in lines
-    assert lines[-1].endswith("2 invariants over 8 policies: 0 proved, 2 counterexamples, 0 unknown")
+    assert lines[-1].endswith("2 invariants over 10 policies: 0 proved, 2 counterexamples, 0 unknown")
 
 
 def test_an_invariant_about_nothing_is_pointed_out(app: typer.Typer, tmp_path: Path) -> None:
@@ -351,6 +393,10 @@ TOKENS: dict[str, list[Any]] = {
     "groups": [[], "clerks", ["treasury"], ["clerks", "treasury"], ["guests"], ["others"]],
     "kind": ["workload", "human", "agent"],
     "dag": ["test_a", "close", "te"],
+    "scope": ["audit", "x audit", ["audit", "read"], ""],
+    "scp": ["audit", ["x"]],
+    "cnf": [{"jkt": "k" * 43}],
+    "act": [{"sub": "x"}, {"sub": "y" * 300}],
 }
 HEADERS = {"airgate-dag-id": ["test_b", "close", "te"], "airgate-role": ["clerk", "treasurer"]}
 URLS = [
@@ -360,6 +406,7 @@ URLS = [
     "/reports/v1/secret",
     "/reports/v1/secrets/1",
     "/reports/v1",
+    "/reports/v5",
 ]
 
 
@@ -381,7 +428,10 @@ def test_no_call_breaks_what_is_proved(number: int) -> None:
     random = Random(number)
     claims = {name: random.choice(values) for name, values in TOKENS.items() if random.random() < 0.7}
     headers = {name: random.choice(values) for name, values in HEADERS.items() if random.random() < 0.4}
-    issuer, subject = random.choice(["company", "partner"]), random.choice(["somebody", "svc-close"])
+    issuer, subject = (
+        random.choice(["company", "partner", "agency"]),
+        random.choice(["somebody", "svc-close"]),
+    )
     mapping = Callers.of(compiled.engine.bundle).tokens[issuer].mapping
     try:
         caller = act(identify(claims, subject, mapping), headers)

@@ -1,5 +1,6 @@
 """Regions: what is said of all calls at once agrees with what the gate decides, call by call."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from language import MOMENTS, RESOURCE, Scene, load, scene
 from world import ZONES
 
-from airgate.engine import KINDS, Call, Denied, Grant, Mapping, Zone, act, identify
+from airgate.engine import KIND, KINDS, SCOPE, Call, Denied, Grant, Mapping, Zone, act, identify
 from airgate.policy.callers import Callers, Tokens, claims_read
 from airgate.policy.index import Rule
 from airgate.policy.regions import Region, Unknown, Witness, covers, empty, intersect, witness
@@ -56,6 +57,18 @@ def query(quantifier: str, *values: str) -> list[Any]:
 
 def same(left: str, right: str) -> list[Any]:
     return ["when.equals", left, right, False]
+
+
+DPOP, BEARER = ["subject.dpop", True], ["subject.dpop", False]
+DELEGATED, OWN = ["subject.delegated", True], ["subject.delegated", False]
+
+
+def actor(quantifier: str, *names: str) -> list[Any]:
+    return [f"subject.claims.{quantifier}", ["act", "sub"], sorted(names)]
+
+
+def scopes(quantifier: str, *names: str, claim: str = "scope") -> list[Any]:
+    return [f"subject.claims.{quantifier}", [claim], sorted(names)]
 
 
 PERMIT, FORBID = {"effect": "permit"}, {"effect": "forbid"}
@@ -106,6 +119,23 @@ COVERED: list[tuple[str, Region, Region, bool | None]] = [
      region(["subject.id", ["x"]]), True),
     ("the subject, which is the claim sub", region(["subject.id", ["x"]]),
      region(["subject.claims.none", ["sub"], ["y"]]), False),
+    ("tokens that are bound to a key, and are not", region(DPOP), region(BEARER), False),
+    ("tokens that are bound to a key, of more", region(), region(DPOP), True),
+    ("a flag is never unknown", region(OWN, **FORBID), region(DELEGATED), False),
+    ("the claim that says who acts, and that somebody does", region(DELEGATED), region(actor("none", "x")), True),
+    ("who acts, and that anybody does", region(actor("any", "x")), region(DELEGATED), False),
+    ("nobody who acts, and not knowing who", region(actor("any", "x"), **FORBID), region(OWN), True),
+    ("not knowing who acts is that nobody does",
+     region(OWN), region(actor("any", "x"), actor("none", "x"), **FORBID), True),
+    ("one who acts is not two", region(roles("any", "zz")), region(actor("all", "x", "y")), True),
+    ("the claim that says the key, and that there is one", region(DPOP),
+     region(["subject.claims.none", ["cnf", "jkt"], ["K" * 43]]), True),
+    ("a key that no token is bound to", region(roles("any", "zz")),
+     region(["subject.claims.any", ["cnf", "jkt"], ["short"]]), True),
+    ("scopes by one name of the claim for the other", region(scopes("any", "x")),
+     region(scopes("any", "x", claim="scp")), True),
+    ("other scopes", region(scopes("any", "x")), region(scopes("any", "y")), False),
+    ("a scope beside another", region(scopes("any", "x")), region(scopes("all", "x", "y")), True),
     ("a parameter that is not there", region(query("none", "csv")), region(query("any", "json")), True),
     ("one value is not all of two", region(query("all", "csv", "json")), region(query("any", "csv")), False),
     ("smaller networks",
@@ -153,6 +183,9 @@ EMPTY: list[tuple[str, Rule, str]] = [
      "subject.roles.all [a, b] and subject.roles.none [b] are never true together"),
     ("a forbid is read the same", rule(roles("any", "a"), roles("none", "a"), **FORBID),
      "subject.roles.any [a] and subject.roles.none [a] are never true together"),
+    ("bound and not bound", rule(DPOP, BEARER), "subject.dpop true and subject.dpop false are never true together"),
+    ("who acts where nobody does", rule(OWN, actor("any", "x")),
+     "subject.delegated false and subject.claims.any (act.sub) [x] are never true together"),
     ("a person's DAG", rule(HUMAN, dag("x")), "subject.kind [human] and workload.dag [x] are never true together"),
     ("a date before itself", rule(["when.dates", 100, 50]), "when.dates: it ends before it begins"),
     ("a Friday that is a Monday", rule(ON_FRIDAY, ["when.time", "Europe/Berlin", ["mon"], 0, 1440]),
@@ -182,9 +215,18 @@ COMPANY = Mapping(
     kind_claim=None,
     kind_default="workload",
     attested=(("task", ("task",)),),
-    grants=(Grant("a", ("groups",), "a"), Grant("b", None, "svc-b"), Grant("c", None, "svc-c")),
+    grants=(
+        Grant("a", ("groups",), "a"),
+        Grant("b", None, "svc-b"),
+        Grant("c", None, "svc-c"),
+        Grant("batch", KIND, "workload"),
+        Grant("bot", KIND, "agent"),
+        Grant("writer", SCOPE, "write"),
+        Grant("assistant", ("act", "sub"), "assistant"),
+    ),
 )
 KNOWN = Callers({"company": Tokens(COMPANY, "https://login.example.com")})
+BOUND = Callers({"company": Tokens(COMPANY, "https://login.example.com", bound=True)})
 
 IMPOSSIBLE: list[tuple[str, Rule, str]] = [
     ("a role that its issuer grants", rule(ISSUER, roles("any", "a")), ""),
@@ -193,6 +235,12 @@ IMPOSSIBLE: list[tuple[str, Rule, str]] = [
      "subject.roles.any [y, z]: no issuer grants y or z"),
     ("a role among others that nobody grants", rule(roles("all", "a", "z")),
      "subject.roles.all [a, z]: no issuer grants z"),
+    ("a role by kind", rule(roles("any", "batch")), ""),
+    ("a role by a kind that no token says", rule(roles("any", "bot")), "subject.roles.any [bot]: nobody can hold it"),
+    ("a role by scope", rule(roles("any", "writer")), ""),
+    ("a role by who acts", rule(roles("any", "assistant")), ""),
+    ("a role by who acts, where nobody does", rule(OWN, roles("any", "assistant")),
+     "subject.delegated false and subject.roles.any [assistant] are never true together"),
     ("roles of two subjects", rule(roles("all", "b", "c")),
      "subject.roles.all [b, c]: nobody can hold them all"),
     ("a role of another subject", rule(["subject.id", ["svc-c"]], roles("any", "b")),
@@ -211,6 +259,102 @@ IMPOSSIBLE: list[tuple[str, Rule, str]] = [
 )
 def test_a_policy_that_nobody_can_meet(policy: Rule, why: str) -> None:
     assert empty(policy, "ledger", TABLES, KNOWN) == why
+
+
+@pytest.mark.parametrize(
+    ("condition", "why"),
+    [
+        pytest.param(DPOP, "", id="a token that is bound"),
+        pytest.param(
+            BEARER, "subject.dpop false: every issuer's tokens have to be bound to a key", id="one that isn't"
+        ),
+    ],
+)
+def test_where_tokens_have_to_be_bound(condition: list[Any], why: str) -> None:
+    assert empty(rule(condition), "ledger", TABLES, BOUND) == why
+    found = witness(Region.of(rule(), "ledger", TABLES, BOUND))
+    assert isinstance(found, Witness)
+    call = found.call(BOUND)
+    assert call is not None
+    assert call.caller.identity.jkt is not None
+    assert replace(found, claims={}).call(BOUND) is None
+
+
+WITNESSES: list[tuple[str, list[list[Any]], dict[str, Any]]] = [
+    # what is asked for, the conditions, and claims of the token that is made up
+    ("a key", [DPOP], {"cnf": {"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}}),
+    ("somebody who acts", [DELEGATED], {"act": {"sub": "deputy"}}),
+    ("a certain one", [actor("any", "bot", "cat"), actor("none", "bot")], {"act": {"sub": "cat"}}),
+    ("another one", [actor("none", "deputy")], {"act": {"sub": "deputy-1"}}),
+    ("one who acts for one who acts", [["subject.claims.any", ["act", "act", "sub"], ["x"]]],
+     {"act": {"act": {"sub": "x"}, "sub": "deputy"}}),
+    ("a role by scope", [roles("all", "writer")], {"scope": "write"}),
+    ("a role by scope, and another scope", [roles("all", "writer"), scopes("all", "read", claim="scp")],
+     {"scope": "read write"}),
+    ("a scope with a space in it, which only a list can hold", [scopes("all", "a b")], {"scope": ["a b"]}),
+    ("a role by kind, where no claim says the kind", [roles("all", "batch")], {}),
+    ("a role by who acts", [roles("all", "assistant")], {"act": {"sub": "assistant"}}),
+    ("no role by who acts, and somebody else does", [DELEGATED, actor("none", "deputy"), roles("none", "assistant")],
+     {"act": {"sub": "deputy-1"}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("conditions", "claims"), [pytest.param(*row[1:], id=row[0]) for row in WITNESSES])
+def test_a_token_is_made_up_as_issuers_write_it(conditions: list[list[Any]], claims: dict[str, Any]) -> None:
+    policy = rule(*conditions)
+    reading = Mapping(**COMPANY._asdict() | {"claims": tuple(claims_read([policy]))})
+    callers = Callers({"company": Tokens(reading, "https://login.example.com")})
+    found = witness(Region.of(policy, "ledger", TABLES, callers))
+    assert isinstance(found, Witness)
+    # Claims that grant roles are there, though they grant none.
+    assert found.claims == {"groups": [], "scope": ""} | claims
+
+
+KINDS_OF_ITS_OWN = {"app": "workload", "svc": "workload", "bot": "agent"}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "claim"),
+    [
+        pytest.param(["workload"], "app", id="a value that means the kind"),
+        pytest.param(["agent", "workload"], "app", id="one of several"),
+        pytest.param(["agent"], "bot", id="the only one"),
+        pytest.param(["human"], None, id="the kind without the claim"),
+    ],
+)
+def test_a_kind_is_said_as_its_issuer_says_it(kinds: list[str], claim: str | None) -> None:
+    own = COMPANY._replace(kind_claim=("idtyp",), kind_default="human", kind_values=KINDS_OF_ITS_OWN)
+    callers = Callers({"company": Tokens(own, "https://login.example.com")})
+    found = witness(Region.of(rule(["subject.kind", kinds]), "ledger", callers=callers))
+    assert isinstance(found, Witness)
+    assert found.claims.get("idtyp") == claim
+    machines = own._replace(kind_default="workload")
+    callers = Callers({"company": Tokens(machines, "https://login.example.com")})
+    assert empty(rule(HUMAN), "ledger", callers=callers) == (
+        "subject.kind [human]: no issuer's tokens are of that kind"
+    )
+
+
+def test_where_roles_have_to_be_named_one_is_and_without_any_there_is_no_call() -> None:
+    tagging = Callers({"company": Tokens(COMPANY._replace(must_tag=True), "https://login.example.com")})
+    found = witness(Region.of(rule(), "ledger", callers=tagging))
+    assert isinstance(found, Witness)
+    assert found.tag == ("batch",)
+    assert found.call(tagging) is not None
+    assert replace(found, tag=None).call(tagging) is None
+    found = witness(Region.of(rule(roles("all", "writer")), "ledger", callers=tagging))
+    assert isinstance(found, Witness)
+    assert found.tag == ("writer",)
+    nobody = COMPANY._replace(must_tag=True, grants=())
+    without = Callers({"company": Tokens(nobody, "https://login.example.com")})
+    assert witness(Region.of(rule(), "ledger", callers=without)) is None
+
+
+def test_a_role_by_kind_is_never_unknown() -> None:
+    neither = [roles("any", "bot"), roles("none", "bot")]
+    assert witness(Region.of(rule(*neither, **FORBID), "ledger", callers=KNOWN)) is None
+    neither = [roles("any", "writer"), roles("none", "writer")]
+    assert isinstance(witness(Region.of(rule(*neither, **FORBID), "ledger", callers=KNOWN)), Witness)
 
 
 def test_two_regions_meet_where_a_call_is_in_both() -> None:
@@ -335,17 +479,41 @@ def test_what_is_claimed_of_all_calls_holds_for_any(scene: Scene) -> None:
         assert not inside
 
 
+KIND_VALUES: list[dict[str, str]] = [
+    {},
+    {},
+    {"app": "workload", "user": "human", "bot": "agent"},
+    {"app": "workload", "human": "agent", "daemon": "workload"},
+]
+
+
 def mapping(random: Random, name: str, claims: set[tuple[str, ...]]) -> Mapping:
     """An issuer that grants a, b and c in some ways, or not at all."""
-    ways = [("dep",), ("groups",), ("org", "unit"), None]
+    ways: dict[tuple[str, ...] | None, Sequence[str]] = {
+        ("dep",): "xy",
+        ("groups",): "gh",
+        ("org", "unit"): "gh",
+        ("act", "sub"): "xy",
+        None: "xy",
+        KIND: KINDS,
+        SCOPE: ["x", "ledger.read"],
+    }
     grants = [
-        Grant(role, claim, random.choice("xy" if claim in (("dep",), None) else "gh"))
+        Grant(role, claim, random.choice(ways[claim]))
         for role in "abc"
-        for claim in random.sample(ways, random.choice([0, 1, 1, 2]))
+        for claim in random.sample([*ways], random.choice([0, 1, 1, 2, 3]))
     ]
     attested = [(field, (field,)) for field in ("dag", "tags") if random.random() < 0.5]
-    kind = random.choice([None, ("kind",)])
-    return Mapping(name, kind, random.choice(KINDS), tuple(attested), tuple(grants), tuple(sorted(claims)))
+    return Mapping(
+        name,
+        random.choice([None, ("kind",)]),
+        random.choice(KINDS),
+        tuple(attested),
+        tuple(grants),
+        tuple(sorted(claims)),
+        random.choice(KIND_VALUES),
+        random.random() < 0.2,
+    )
 
 
 def token(random: Random) -> tuple[dict[str, Any], dict[str, str]]:
@@ -354,9 +522,13 @@ def token(random: Random) -> tuple[dict[str, Any], dict[str, str]]:
         "dep": ["x", "y", [], ["x", "y"], ["x", "z"], "1"],
         "groups": ["g", [], ["g", "h"], ["h"]],
         "org": [{"unit": "x"}, {"unit": "g"}, {"unit": []}],
-        "kind": list(KINDS),
+        "kind": [*KINDS, *KINDS, "app", "user", "bot", "daemon"],
         "dag": ["x", "xyz", "y"],
         "tags": [[], ["x"], ["x", "y"]],
+        "scope": ["x", "", "ledger.read x", ["ledger.read"], [], "y z"],
+        "scp": ["x", ["ledger.read", "y"]],
+        "cnf": [{"jkt": "J" * 43}, {"jkt": "K" * 43}],
+        "act": [{"sub": "x"}, {"sub": "y", "act": {"sub": "x"}}, {"sub": "x" * 300}],
     }
     said = {
         "airgate-dag-id": ["x", "y"],
@@ -377,7 +549,11 @@ def test_what_is_claimed_of_the_callers_there_are_holds_for_their_tokens(scene: 
     claims = claims_read([*rules, own])
     callers = Callers(
         {
-            name: Tokens(mapping(random, name, claims), f"https://{name}.example.com")
+            name: Tokens(
+                mapping(random, name, claims),
+                f"https://{name}.example.com",
+                bound=random.random() < 0.3,
+            )
             for name in ("company", "partner")
         }
     )
@@ -398,10 +574,14 @@ def test_what_is_claimed_of_the_callers_there_are_holds_for_their_tokens(scene: 
         issuer, subject = random.choice(["company", "partner"]), random.choice("xyz")
         try:
             identity = identify(asked, subject, callers.tokens[issuer].mapping)
+            if identity.jkt is None and callers.tokens[issuer].bound:
+                continue
             if identity.granted and random.random() < 0.5:
                 headers["airgate-role"] = random.choice(sorted(identity.granted))
             caller = act(identity, headers)
         except Denied:
+            continue
+        if caller.tagged is None and identity.must_tag:
             continue
         call = Call(caller, scene.target, random.choice(MOMENTS), scene.client, scene.country)
         inside = matches(scene.upstream, scene.more, call)

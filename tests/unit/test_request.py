@@ -18,6 +18,12 @@ issuers:
   company:
     {issuer: https://login.example.com, audiences: [https://gate.example.com], algorithms: [RS256],
      kind: {claim: [airgate, kind]}, attested: {dag: [airflow, dag], tags: [airflow, tags]}}
+  vault:
+    {issuer: https://vault.example.com, audiences: [https://gate.example.com], algorithms: [RS256], dpop: required,
+     kind: {claim: kind}}
+  tenant:
+    {issuer: https://tenant.example.com, audiences: [https://gate.example.com], algorithms: [RS256],
+     role_tag: required, kind: {claim: idtyp, values: {app: workload, user: human}, default: human}}
   partner:
     {issuer: https://partner.example.com, audiences: [https://gate.example.com], algorithms: [RS256]}
 roles:
@@ -28,8 +34,14 @@ roles:
       - {issuer: company, claim: groups, value: everyone}
       - {issuer: company, claim: groups, value: readers}
       - {issuer: partner, claim: [realm, roles], value: reader}
+      - {issuer: tenant, kind: workload}
   lister: {description: d, granted_to: [{issuer: company, claim: groups, value: everyone}]}
   robot: {description: d, granted_to: [{issuer: company, subject: svc-robot}]}
+  writer: {description: d, granted_to: [{issuer: vault, scope: ledger.write}]}
+  searcher: {description: d, granted_to: [{issuer: vault, scope: search}]}
+  machine: {description: d, granted_to: [{issuer: vault, kind: workload}]}
+  aide: {description: d, granted_to: [{issuer: vault, kind: agent}, {issuer: vault, subject: svc-aide}]}
+  assistant: {description: d, granted_to: [{issuer: vault, claim: [act, sub], value: helper}]}
 upstreams:
   ledger: {base: https://ledger.example.com, owner: ledger@example.com}
 policies:
@@ -53,6 +65,12 @@ policies:
     effect: permit
     subject: {claims: [{claim: department, any: [audit]}]}
     target: {upstream: ledger, methods: [GET], paths: ["/v1/audit"]}
+  - id: proven
+    description: d
+    owner: finance@example.com
+    effect: permit
+    subject: {dpop: true, delegated: true}
+    target: {upstream: ledger, methods: [GET], paths: ["/v1/proven"]}
   - id: office-hours
     description: d
     owner: finance@example.com
@@ -121,6 +139,8 @@ TODO = {"type": "todo", "id": "1", "properties": {"owner": "alice", "done": Fals
 ASKED = {"issuer": "company", "kind": "human", "subject": "alice", "action": "can_update"}
 NOON = {"at": "2026-03-02T12:00:00Z", "from": "198.51.100.7", "country": "DE"}
 
+APP = {"issuer": "tenant", "kind": "workload", "roles": ["reader"]}
+
 # what the case is about, the request, what the gate says: its policies when it permits, else its reason
 ANSWERS: list[tuple[str, dict[str, Any], str]] = [
     ("roles become claims", post(), "publish"),
@@ -172,6 +192,23 @@ ANSWERS: list[tuple[str, dict[str, Any], str]] = [
         get("/ledger/v1/hours", roles=["robot"], **NOON),
         "office-hours",
     ),
+    ("a bound token, delegated", get("/ledger/v1/proven", dpop=True, actor="helper"), "proven"),
+    ("a bearer token, delegated", get("/ledger/v1/proven", actor="helper"), "policy.no_match"),
+    ("a bearer token, and said so", get("/ledger/v1/proven", dpop=False, actor="helper"), "policy.no_match"),
+    ("a bound token, not delegated", get("/ledger/v1/proven", dpop=True), "policy.no_match"),
+    (
+        "a token of an issuer that binds them all",
+        get("/ledger/v1/proven", issuer="vault", actor="helper"),
+        "proven",
+    ),
+    (
+        "one that isn't bound, of such an issuer",
+        get("/ledger/v1/proven", issuer="vault", dpop=False),
+        "token.unbound",
+    ),
+    ("a kind by its issuer's words", get("/ledger/v1/entries", **APP, tag="reader"), "read"),
+    ("no tag, where there has to be one", get("/ledger/v1/entries", **APP), "role.required"),
+    ("an actor without a name", get("/ledger/v1/proven", claims={"act": {}}), "token.claims"),
     ("an obligation that can't be met", get("/ledger/v1/vault"), "policy.obligation"),
     ("an upstream that nobody knows", get("/nowhere/x"), "route.unknown_upstream"),
     ("a path with two readings", get("/ledger/v1/../entries"), "route.path_ambiguous"),
@@ -212,7 +249,12 @@ MISTAKES: list[tuple[str, dict[str, Any], tuple[str | int, ...], str]] = [
     ("half an address", get("/ledger/x", **{"from": "198.51.100"}), ("from",), "not an IP address"),
     ("a country in small letters", get("/ledger/x", country="de"), ("country",), "write DE"),
     ("an unknown issuer", get("/ledger/x", issuer="compny"), ("issuer",), 'did you mean "company"?'),
-    ("no issuer of several", {"path": "/ledger/x"}, ("issuer",), "say which: company or partner"),
+    (
+        "no issuer of several",
+        {"path": "/ledger/x"},
+        ("issuer",),
+        "say which: company, partner, tenant or vault",
+    ),
     ("an unknown role", get("/ledger/x", roles=["reder"]), ("roles", 0), 'did you mean "reader"?'),
     (
         "a role that the issuer doesn't grant",
@@ -227,10 +269,34 @@ MISTAKES: list[tuple[str, dict[str, Any], tuple[str | int, ...], str]] = [
         "grants it to the subject svc-robot only",
     ),
     (
+        "a role of another kind",
+        get("/ledger/x", issuer="vault", roles=["machine"], kind="agent"),
+        ("roles", 0),
+        "issuer vault grants it to callers of kind workload only",
+    ),
+    (
+        "a role of another kind or subject",
+        get("/ledger/x", issuer="vault", roles=["writer", "aide"]),
+        ("roles", 1),
+        "issuer vault grants it to the subject svc-aide and callers of kind agent only",
+    ),
+    (
         "a kind that the issuer doesn't know",
         get("/ledger/x", issuer="partner", kind="human"),
         ("kind",),
         "every caller of issuer partner is of kind workload",
+    ),
+    (
+        "a role of those for whom somebody else acts",
+        get("/ledger/x", issuer="vault", roles=["assistant"], actor="x"),
+        ("roles", 0),
+        "issuer vault grants it to those for whom helper acts only",
+    ),
+    (
+        "a kind for which the issuer has no word",
+        get("/ledger/x", issuer="tenant", kind="agent"),
+        ("kind",),
+        "every caller of issuer tenant is of kind human or workload",
     ),
     (
         "context that the issuer doesn't attest",
@@ -293,6 +359,7 @@ def test_unknown_names(data: dict[str, Any], keys: list[tuple[str | int, ...]], 
 
 
 # roles that are wanted, roles that the token then grants, roles that are unknown
+VAULT = {"issuer": "vault"}
 GRANTED: list[tuple[str, dict[str, Any], set[str], set[str]]] = [
     ("one that comes alone", {"roles": ["publisher"]}, {"publisher"}, set()),
     ("one that could come with others", {"roles": ["reader"]}, {"reader"}, set()),
@@ -301,6 +368,35 @@ GRANTED: list[tuple[str, dict[str, Any], set[str], set[str]]] = [
     ("none said", {}, set(), set()),
     ("a token without groups", {"claims": {}}, set(), {"publisher", "reader", "lister"}),
     ("a subject that holds one by name", {"subject": "svc-robot"}, {"robot"}, set()),
+    (
+        "by scopes, which are one text",
+        VAULT | {"actor": "x", "roles": ["writer", "machine", "searcher"]},
+        {"writer", "machine", "searcher"},
+        set(),
+    ),
+    (
+        "a kind by its word",
+        {"issuer": "tenant", "claims": {"idtyp": "app"}, "roles": ["reader"]},
+        {"reader"},
+        set(),
+    ),
+    ("no scopes", VAULT | {"actor": "x", "roles": []}, {"machine"}, set()),
+    ("a token without scopes", VAULT | {"claims": {}}, {"machine"}, {"writer", "searcher", "assistant"}),
+    ("one by another kind", VAULT | {"kind": "agent", "roles": ["aide"]}, {"aide"}, {"assistant"}),
+    (
+        "one by another kind, as a claim says",
+        VAULT | {"claims": {"kind": "agent"}, "roles": ["aide"]},
+        {"aide"},
+        {"assistant"},
+    ),
+    (
+        "a kind's, by a subject",
+        VAULT | {"subject": "svc-aide", "roles": ["aide"]},
+        {"aide", "machine"},
+        {"assistant"},
+    ),
+    ("one by who acts", VAULT | {"roles": ["assistant"]}, {"assistant", "machine"}, set()),
+    ("not that, for somebody else acts", VAULT | {"actor": "x"}, {"machine"}, set()),
 ]
 
 

@@ -194,12 +194,70 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
     (
         "a grant by claim and subject at once",
         "roles:\n  a: {description: d, granted_to: [{issuer: b, claim: c, value: v, subject: s}]}\n",
-        ["2:36: roles.a.granted_to: ", "either a claim with its value or a subject"],
+        [
+            "2:77: roles.a.granted_to.subject: ",
+            "by claim and value, by scope, by subject or by kind; write two",
+        ],
     ),
     (
         "a grant by half a claim",
         "roles:\n  a: {description: d, granted_to: [{issuer: b, claim: c}]}\n",
-        ["2:36: roles.a.granted_to: ", "either a claim with its value or a subject"],
+        ['2:36: roles.a.granted_to: "value" is missing; a grant by a claim says which claim, and the value'],
+    ),
+    (
+        "a grant by the other half of a claim, and a kind",
+        "roles:\n  a: {description: d, granted_to: [{issuer: b, value: v, kind: agent}]}\n",
+        [
+            '2:36: roles.a.granted_to: "claim" is missing',
+            "2:64: roles.a.granted_to.kind: a grant is by claim and",
+        ],
+    ),
+    (
+        "a grant by scope and kind at once",
+        "roles:\n  a: {description: d, granted_to: [{issuer: b, scope: s, kind: agent}]}\n",
+        ["2:64: roles.a.granted_to.kind: a grant is by claim and value, by scope, by subject or by kind"],
+    ),
+    (
+        "a grant by subject and kind at once",
+        "roles:\n  a: {description: d, granted_to: [{issuer: b, subject: s, kind: agent}]}\n",
+        ["2:66: roles.a.granted_to.kind: a grant is by claim and value, by scope, by subject or by kind"],
+    ),
+    (
+        "a grant by scope and subject at once",
+        "roles:\n  a: {description: d, granted_to: [{issuer: b, scope: s, subject: t}]}\n",
+        ["2:67: roles.a.granted_to.subject: a grant is by claim and value, by scope, by subject or by kind"],
+    ),
+    (
+        "a grant to nobody",
+        "roles:\n  a: {description: d, granted_to: [{issuer: b}]}\n",
+        ["2:36: roles.a.granted_to: says nothing; write claim, scope, subject or kind"],
+    ),
+    (
+        "two scopes in one",
+        'roles:\n  a: {description: d, granted_to: [{issuer: b, scope: "s t"}]}\n',
+        ['2:55: roles.a.granted_to.scope: "s t": one scope of the token, as its claim scope or scp has it'],
+    ),
+    (
+        "a scope and a line's end",
+        'roles:\n  a: {description: d, granted_to: [{issuer: b, scope: "s\\n"}]}\n',
+        ["2:55: roles.a.granted_to.scope: ", "one scope of the token, as its claim scope or scp has it"],
+    ),
+    (
+        "a kind that nobody is of",
+        "roles:\n  a: {description: d, granted_to: [{issuer: b, kind: bot}]}\n",
+        ['2:54: roles.a.granted_to.kind: "bot": expected workload, human or agent'],
+    ),
+    (
+        "a flag by another word",
+        "policies:\n  - {id: a, description: d, owner: o, effect: forbid, subject: {dpop: yes},\n"
+        "     target: {upstream: u, methods: [GET], paths: [/x]}}\n",
+        ['2:71: subject.dpop: "yes": expected true or false'],
+    ),
+    (
+        "a list cut too late",
+        "issuers:\n  a: {issuer: https://a.example.com, audiences: [b], algorithms: [RS256],\n"
+        "      truncates: [{claim: groups, at: 10001}]}\n",
+        ["3:39: issuers.a.truncates.at: 10001: more than 10000"],
     ),
     (
         "the upstream that is the gate",
@@ -423,9 +481,11 @@ def test_the_schema_tells_an_editor_what_each_member_means() -> None:
 WHOLE = """\
 issuers:
   company: {issuer: https://a.example.com, audiences: [b], algorithms: [RS256], kind: {claim: k, default: human},
-            attested: {dag: [a, b], environment: c}, max_lifetime: 1h}
+            attested: {dag: [a, b], environment: c}, max_lifetime: 1h, dpop: required,
+            require: [{claim: t, any: [x]}], truncates: [{claim: g, at: 100}]}
 roles:
-  r: {description: d, granted_to: [{issuer: company, claim: c, value: v}, {issuer: company, subject: s}]}
+  r: {description: d, granted_to: [{issuer: company, claim: c, value: v}, {issuer: company, subject: s},
+                                  {issuer: company, scope: s}, {issuer: company, kind: agent}]}
 upstreams:
   ledger: {base: https://l.example.com, owner: o, log_path: true}
 policies:
@@ -434,7 +494,8 @@ policies:
     owner: o
     effect: permit
     mode: shadow
-    subject: {issuer: company, id: [s], kind: [human], roles: {any: [r]}, claims: [{claim: [a, b], any: [1, x, true]}]}
+    subject: {issuer: company, id: [s], kind: [human], dpop: true, delegated: false, roles: {any: [r]},
+              claims: [{claim: [a, b], any: [1, x, true]}]}
     workload: {dag: x, tags: {none: [t]}, attested: true}
     target: {upstream: [ledger], methods: [GET], paths: [/x], query: [{parameter: p, all: [1]}]}
     when:

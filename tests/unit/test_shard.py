@@ -37,6 +37,7 @@ from conditions import (
     Condition,
     Dates,
     Equal,
+    Flag,
     Ids,
     Named,
     Network,
@@ -48,7 +49,7 @@ from conditions import (
 )
 from model import Target
 from obligations import BY, Limit, Obligations
-from policy import Policy
+from policy import METHODS, Policy
 from shard import DEPTH, EMPTY, LIMIT, MOST_POLICIES, load_shard
 
 ROWS = {"ledger": REQUEST_ROWS, RESOURCE: RESOURCE_ROWS}
@@ -125,6 +126,8 @@ def written(condition: Condition) -> list[Any]:
     match condition:
         case Among(name, values):
             return [name, sorted(values)]
+        case Flag(name, expected):
+            return [name, expected]
         case Roles(quantifier, values):
             return [f"subject.roles.{quantifier}", sorted(values)]
         case Claim(quantifier, path, values):
@@ -322,6 +325,29 @@ def test_a_member_of_another_type_is_refused(where: str, path: tuple[Any, ...], 
         assert complaint(document).startswith(where)
 
 
+ACCEPTED = [
+    pytest.param(("obligations", 0, "max_body"), 2**53, id="the largest body"),
+    pytest.param(("obligations", 0, "rate_limit", 0, "limit"), 2**31, id="the largest limit"),
+    pytest.param(
+        ("zones", "Europe/Berlin", "offsets"), [86_400, -86_400] * 3 + [0], id="a day east and west"
+    ),
+    pytest.param(("zones", "Europe/Berlin", "until"), 0, id="a zone that was known once"),
+    pytest.param(("conditions", 1), ["when.dates", 0, 2**53], id="the first and the last moment"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), ACCEPTED)
+def test_accepted(path: tuple[Any, ...], value: Any) -> None:
+    assert load_shard(json.dumps(changed(*path, value=value)), "ledger").policies == 1
+
+
+def test_a_policy_for_every_method() -> None:
+    target = {"upstreams": ["ledger"], "methods": [*sorted(METHODS), "*"], "paths": ["/"]}
+    shard = load("ledger", rule(conditions=[], target=target))
+    for method in METHODS:
+        assert shard.decide(Call(caller(Dice(b"")), Target(method, "ledger", (), "/", ""), NOW)).permit
+
+
 REFUSED = [
     pytest.param(("format",), 1, "shard.format", id="an older format"),
     pytest.param(("format",), 3, "shard.format", id="a newer format"),
@@ -359,6 +385,10 @@ REFUSED = [
         ("obligations", 0, "rate_limit", 0, "limit"), 0, "shard.obligations[0].rate_limit[0].limit", id="a limit of 0"
     ),
     pytest.param(
+        ("obligations", 0, "rate_limit", 0, "limit"), 2**31 + 1, "shard.obligations[0].rate_limit[0].limit", id="more"
+    ),
+    pytest.param(("obligations", 0, "max_body"), 2**53 + 1, "shard.obligations[0].max_body", id="too large a body"),
+    pytest.param(
         ("obligations", 0, "rate_limit", 0, "per"), 30, "shard.obligations[0].rate_limit[0].by", id="in half a minute"
     ),
     pytest.param(
@@ -385,6 +415,8 @@ SHAPES: list[tuple[list[Any], list[str]]] = [
     (["subject.issuer", ["x"]], ["texts"]),
     (["subject.id", ["x"]], ["texts"]),
     (["subject.kind", ["human"]], ["texts"]),
+    (["subject.dpop", True], ["flag"]),
+    (["subject.delegated", False], ["flag"]),
     (["subject.roles.any", ["x"]], ["texts"]),
     (["subject.roles.all", ["x"]], ["texts"]),
     (["subject.roles.none", ["x"]], ["texts"]),
@@ -442,6 +474,8 @@ def test_conditions_of_another_shape_are_refused(row: list[Any], kinds: list[str
         pytest.param(["subject.roles.some", ["x"]], id="a quantifier that is not known"),
         pytest.param(["subject.roles.any.any", ["x"]], id="two quantifiers"),
         pytest.param(["subject.kind.any", ["x"]], id="a quantifier where there is none"),
+        pytest.param(["subject.dpop", "true"], id="a word for a flag"),
+        pytest.param(["subject.delegated", None], id="null for a flag"),
         pytest.param(["subject.Kind", ["x"]], id="a name in another case"),
         pytest.param(["target.properties", "x", ["x"]], id="properties without a quantifier"),
         pytest.param(["workload.run", ["x"], False], id="a fact that is not tested"),
