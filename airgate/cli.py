@@ -2,7 +2,7 @@
 
 import typer
 
-from airgate import demo, deploy, policy
+from airgate import demo, deploy, issuer, policy
 from airgate.dev import command, token
 
 app = typer.Typer(
@@ -15,3 +15,4 @@ app.command("token")(token.token)
 app.command("demo")(demo.demo)
 app.command("deploy")(deploy.deploy)
 app.add_typer(policy.app, name="policy")
+app.add_typer(issuer.app, name="issuer")
