@@ -44,7 +44,7 @@ async def measure(rounds, repeats):
     for number in range(rounds + 1):
         for path, headers in paths:
             gate_, state = away if path["away"] else here
-            requests = [world.inbound(**next(headers)) for _ in range(repeats)]
+            requests = [world.inbound(path["url"], "GET", **next(headers)) for _ in range(repeats)]
             began = spent()
             for request in requests:
                 gate_.happened.clear()

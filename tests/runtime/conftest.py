@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,25 @@ from airgate.dev.signing import new_keys
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from host import Gate
+from matrix import Result, run_all
 from peers import Peers
+
+RESULTS = pytest.StashKey[list[Result]]()
+
+
+@pytest.fixture(scope="session")
+def results(pytestconfig: pytest.Config) -> Mapping[str, Result]:
+    """What came out of each runtime, by its id."""
+    results = pytestconfig.stash[RESULTS] = run_all()
+    return {result.runtime.id: result for result in results}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One line for each runtime."""
+    if results := config.stash.get(RESULTS, []):
+        terminalreporter.section("runtimes")
+        for result in results:
+            terminalreporter.write_line(result.line(), red="FAILED" in result.line())
 
 
 @pytest.fixture(scope="session", params=["pyodide-313", "pyodide-314"], ids=["python 3.13", "python 3.14"])

@@ -1,30 +1,36 @@
-// Runs pytest inside a Pyodide: production's Python, without workerd.
+// Carries out inside.py's order in a Pyodide in Node: production's Python with a WebCrypto, without workerd.
 //
-//   node tables.mjs '{"pyodide": "pyodide-313", "project": "…", "packages": "site-packages", "out": "…", "arguments": [pytest's]}'
+//   node tables.mjs '{"pyodide": "pyodide-313", "project": "…", "packages": "site-packages"}' < order > result
 //
-// The project is at /project there, and `out` at /out. Its exit status is pytest's.
-const { pyodide: name, project, packages, out, arguments: given } = JSON.parse(process.argv[2]);
+// The project is at /project there.
+import { text } from "node:stream/consumers";
+
+const { pyodide: name, project, packages } = JSON.parse(process.argv[2]);
 const { loadPyodide } = await import(name);
 
 const pyodide = await loadPyodide({
-  env: {
-    HOME: "/home/pyodide",
-    PYTHONDONTWRITEBYTECODE: "1", // the folders are this machine's
-    PYTEST_DISABLE_PLUGIN_AUTOLOAD: "1", // plugins of the desk need what isn't here: threads, sockets
-    HYPOTHESIS_STORAGE_DIRECTORY: "/home/pyodide/hypothesis",
-  },
+  env: { HOME: "/home/pyodide", PYTHONDONTWRITEBYTECODE: "1" }, // the folders are this machine's
+  stdout: console.error,
 });
 pyodide.mountNodeFS("/project", project);
 pyodide.mountNodeFS("/packages", packages);
-pyodide.mountNodeFS("/out", out);
+globalThis.cpuSeconds = () => process.cpuUsage().user / 1e6;
 try {
-  process.exitCode = pyodide.runPython(`
-import os, sys
+  const carryOut = pyodide.runPython(`
+import sys, time
+from js import cpuSeconds
+time.process_time = cpuSeconds  # Emscripten's own is the clock on the wall, which runs while others compute, too
+sys.path[:0] = ["/project/src", "/project/tests/unit", "/project/tests/runtime"]
 sys.path.append("/packages")
-os.chdir("/project")
-import pytest
-lambda arguments: int(pytest.main(arguments.to_py()))
-`)(given);
+import inside
+
+def verify():
+    from worker import Runtime
+    return Runtime(None, None, None).verify
+
+lambda order: inside.run(order, verify)
+`);
+  process.stdout.write(await carryOut(await text(process.stdin)));
 } catch (error) {
   console.error(error.message); // without Pyodide's own source around it
   process.exitCode = 1;

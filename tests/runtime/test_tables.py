@@ -1,56 +1,46 @@
-"""The unit tables of src/, run by the Python versions that Cloudflare runs."""
+"""The unit tables of src/ and Wycheproof's vectors, on this Python and on every one that Cloudflare runs: matrix.py."""
 
-import json
-import re
-import subprocess
-import sysconfig
-import xml.etree.ElementTree as ET
-from pathlib import Path
+from collections.abc import Mapping
 
 import pytest
+from matrix import CORPORA, DESK, RUNTIMES, TABLES, VECTORS, Result
 
-from airgate.node import PROJECT, node
+from airgate.node import PROJECT
 
-HERE = Path(__file__).resolve().parent
-UNIT = PROJECT / "tests" / "unit"
-# The rest test the command-line tool, which runs on a desk: its libraries have no place in a Worker.
-TABLES = sorted(
-    file.relative_to(PROJECT).as_posix()
-    for file in UNIT.glob("test_*.py")
-    if not re.search(r"^(from|import) airgate\b", file.read_text("utf-8"), re.MULTILINE)
-)
+
+@pytest.fixture(params=[pytest.param(runtime.id, id=runtime.id) for runtime in RUNTIMES])
+def result(request: pytest.FixtureRequest, results: Mapping[str, Result]) -> Result:
+    """What came out of one runtime."""
+    result = results[request.param]
+    assert result.status is not None, f"{result.runtime.title} did not run:\n{result.said}"
+    return result
 
 
 def test_every_module_of_the_core_has_tables() -> None:
-    """Or the selection above has left something out."""
+    """Or the selection has left something out."""
     core = {module.stem for module in (PROJECT / "src").glob("*.py")} - {"worker", "model"}
     assert {f"tests/unit/test_{name}.py" for name in core} <= set(TABLES)
 
 
-@pytest.mark.parametrize(
-    ("pyodide", "python"),
-    [("pyodide-313", "3.13"), ("pyodide-314", "3.14")],
-    ids=["python 3.13", "python 3.14"],
-)
-def test_tables(pyodide: str, python: str, tmp_path: Path) -> None:
-    settings = {
-        "pyodide": pyodide,
-        "project": str(PROJECT),
-        "packages": sysconfig.get_path("purelib"),
-        "out": str(tmp_path),
-        "arguments": ["-q", "-p", "no:cacheprovider", "--junitxml=/out/results.xml", *TABLES],
-    }
-    done = subprocess.run(
-        [str(node()), str(HERE / "tables.mjs"), json.dumps(settings)],
-        cwd=PROJECT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
-    [suite] = ET.parse(tmp_path / "results.xml").getroot()
-    ran = {case.get("classname", "").rpartition(".")[2] for case in suite.iter("testcase")}
-    assert ran == {Path(table).stem for table in TABLES}
-    assert suite.get("skipped") == "0"
+def test_it_is_the_python_that_it_should_be(result: Result) -> None:
+    assert result.python.startswith(result.runtime.python + ".")
+
+
+def test_every_case_passes(result: Result) -> None:
+    """A case that is skipped has not passed."""
+    assert (result.status, result.wrong[:20]) == (0, []), result.said
+
+
+def test_the_same_cases_run_everywhere(result: Result, results: Mapping[str, Result]) -> None:
+    assert {case.partition("::")[0] for case in result.cases} == set(TABLES)
+    assert set(result.cases) ^ set(results[DESK.id].cases) == set()
+
+
+def test_what_a_case_measures_is_measured(result: Result) -> None:
+    """Except where the clock stands still; and there it is known which cases measure nothing."""
+    assert bool(result.untimed) is not result.runtime.clock
+
+
+@pytest.mark.skipif(not VECTORS.is_file(), reason=f"no vectors in {CORPORA}: published ones, kept elsewhere")
+def test_every_vector_is_judged_as_it_has_to_be(result: Result) -> None:
+    assert (result.vectors, result.disagreements) == (401, [])
