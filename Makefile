@@ -8,7 +8,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-all fuzz check lint types bench bench-policy bench-tokens format lock clean
+.PHONY: help setup demo dev test fuzz check lint types bench bench-policy bench-tokens format lock clean \
+  test-airflow demo-airflow bench-airflow lock-airflow
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -21,11 +22,10 @@ demo: setup ## A tour of the gate with real calls, half a minute
 dev: setup ## Start the gate, an OpenID provider and a sample upstream, and stay
 	@$(BIN)/airgate dev
 
-test: setup ## Unit tests and end-to-end tests against the running gate
-	@$(BIN)/pytest --cov --cov-report=term $(TESTS)
+TESTS := tests/unit tests/e2e tests/runtime
 
-test-all: setup ## All tests, including those inside production's Python versions
-	@$(BIN)/pytest --cov --cov-report=term tests/unit tests/e2e tests/runtime
+test: setup ## All tests: units, the running gate, and the same units on every Python that the gate runs on
+	@$(BIN)/pytest --cov --cov-report=term $(TESTS)
 
 fuzz: setup ## A million mutated tokens, ten to twenty minutes
 	@$(BIN)/python tests/fuzz
@@ -44,11 +44,32 @@ types: setup
 bench: setup ## Measure the gate beside bare Workers (results in bench/)
 	@$(BIN)/python -m bench
 
-bench-tokens: setup ## Measure what refusing a token costs beside accepting one
-	@$(BIN)/python -m bench.refusals
+bench-tokens: setup ## Measure what verifying, knowing and refusing a token costs (results in bench/)
+	@$(BIN)/python -m bench.tokens_speed
 
 bench-policy: setup ## Measure decisions beside Cedar, Casbin and Rego (results in bench/)
 	@$(BIN)/python -m bench.decisions
+
+# Real Airflow, each version in an environment of its own below .airflow, made from its freeze when that has changed.
+test-airflow: setup ## The Airflow provider in Airflow 3.3 and 2.11, against the running gate (minutes)
+	@$(BIN)/python -m airgate.dev.airflow
+	@$(BIN)/mypy --python-executable .airflow/3.3/bin/python airflow_plugin/airgate_provider
+	@for version in 3.3 2.11; do .airflow/$$version/bin/python -m pytest -c tests/airflow/unit/pytest.ini tests/airflow/unit || exit 1; done
+	@$(BIN)/pytest -c tests/airflow/pytest.ini tests/airflow/e2e
+
+demo-airflow: setup ## An unchanged Airflow DAG goes through the gate, about a minute
+	@$(BIN)/python -m airgate.demo_airflow
+
+bench-airflow: setup ## Measure what the Airflow provider costs a task beside the stock hook
+	@$(BIN)/python -m airgate.dev.airflow
+	@$(BIN)/python tests/airflow/bench/run.py
+
+lock-airflow: setup ## Renew the freezes of Airflow that the provider is tested with
+	@for release in 3.3.2 2.11.2; do \
+	  printf 'apache-airflow==%s\napache-airflow-providers-http==6.3.0\n' $$release | \
+	  $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	    --group airflow_plugin/pyproject.toml:test --output-file airflow_plugin/requirements-airflow-$${release%.*}.txt - || exit 1; \
+	done
 
 format: setup ## Format the code and fix what can be fixed
 	@$(BIN)/ruff format .
@@ -61,7 +82,7 @@ lock: setup ## Renew the lock files after a change to pyproject.toml or package.
 	@$(BIN)/npm install --package-lock-only
 
 clean: ## Remove what set-up and the stack made
-	@rm -rf $(VENV) node_modules .airgate .wrangler .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	@rm -rf $(VENV) .airflow node_modules .airgate .wrangler .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	@find airgate src tests bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(VENV)/.python-packages: requirements-dev.txt requirements-uv.txt pyproject.toml

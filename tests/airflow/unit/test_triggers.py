@@ -1,0 +1,172 @@
+"""The triggers against a server in the gate's place: the one event that each ends with."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from airgate_provider import compat
+from airgate_provider.triggers import AirgateSensorTrigger, AirgateTrigger
+from airgate_provider.workload import Workload
+from conftest import Answer, Server
+
+IDS = {"Airgate-Request-Id": "13f1d91360a9db0b8225424a5daed2c3"}
+OK = Answer(200, '{"ok": true}', {**IDS, "Airgate-Decision": "permit"})
+ABSENT = Answer(404, "not yet", {**IDS, "Airgate-Decision": "permit"})
+TASK = Workload("finance_close", "wait", "manual__1", tags=("close",))
+
+
+def refused(status: int, code: str, retry_after: float | None = None) -> Answer:
+    problem = {
+        "type": f"urn:airgate:reason:{code}",
+        "code": code,
+        "retryable": retry_after is not None,
+        "retry_after": retry_after,
+    }
+    return Answer(status, json.dumps(problem), {"Content-Type": "application/problem+json", **IDS})
+
+
+@pytest.fixture(autouse=True)
+def connected(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = connection(identity="token", password="tok-en")
+
+    async def get(*_: Any, **__: Any) -> Any:
+        return made
+
+    monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", get)
+    monkeypatch.setattr(compat, "SETTLE_SECONDS", 0.0)
+
+
+def fired(trigger: Any) -> dict[str, Any]:
+    """The trigger's event, after it went through Airflow's database as JSON."""
+    path, arguments = trigger.serialize()
+    again = type(trigger)(**json.loads(json.dumps(arguments)))
+    assert again.serialize() == (path, arguments)
+
+    async def first() -> Any:
+        async for event in again.run():
+            return event.payload
+        raise AssertionError("no event")
+
+    payload: dict[str, Any] = asyncio.run(first())
+    return payload
+
+
+def trigger(**values: Any) -> AirgateTrigger:
+    return AirgateTrigger("ledger", "POST", "v1/entries", workload=TASK.to_dict(), **values)
+
+
+def sensor(**values: Any) -> AirgateSensorTrigger:
+    return AirgateSensorTrigger("v1/reports", "ledger", poke_interval=0.05, workload=TASK.to_dict(), **values)
+
+
+def test_a_deferred_call_is_the_tasks_own(server: Server) -> None:
+    server.says(OK)
+    event = fired(
+        trigger(
+            upstream="crm",
+            roles=["sales-reader"],
+            justification="Because it is due",
+            data='{"a": 1}',
+            headers={"X-Team": "finance"},
+            number=3,
+        )
+    )
+    assert event["status"] == "success"
+    assert event["response"]["status_code"] == 200
+    [request] = server.requests
+    assert (request.path, request.body) == ("/crm/v1/entries", b'{"a": 1}')
+    sent = request.headers
+    assert sent["authorization"] == "Bearer tok-en"
+    assert sent["airgate-dag-id"] == "finance_close"
+    assert sent["airgate-dag-tags"] == "close"
+    assert sent["airgate-role"] == "sales-reader"
+    assert sent["airgate-justification"] == "Because it is due"
+    assert sent["idempotency-key"] == TASK.idempotency_key(3)
+    assert sent["x-team"] == "finance"
+
+
+@pytest.mark.parametrize(
+    ("answers", "event", "calls"),
+    [
+        pytest.param(
+            [refused(403, "policy.no_match")],
+            {"status": "error", "final": True, "request_id": IDS["Airgate-Request-Id"]},
+            1,
+            id="a denial",
+        ),
+        pytest.param(
+            [refused(429, "limit.rate", 0)],
+            {"status": "error", "retry_after": 0, "request_id": IDS["Airgate-Request-Id"]},
+            3,
+            id="a gate that stays busy",
+        ),
+        pytest.param([ABSENT], {"status": "error", "message": "404:Not Found"}, 1, id="the upstream's error"),
+        pytest.param([Answer(hang_up=True)], {"status": "error"}, 1, id="a gate that breaks off"),
+    ],
+)
+def test_what_goes_wrong_is_an_event(
+    server: Server, answers: list[Any], event: dict[str, Any], calls: int
+) -> None:
+    server.says(*answers)
+    found = fired(trigger())
+    assert {name: found.get(name) for name in event} == event
+    assert ("final" in found) is bool(event.get("final"))
+    assert found["message"]
+    assert "tok-en" not in json.dumps(found)
+    assert len([request for request in server.requests if request.method == "POST"]) == calls
+
+
+def test_a_connection_that_lacks_something_is_an_event(
+    connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = connection(upstream="")
+
+    async def get(*_: Any, **__: Any) -> Any:
+        return made
+
+    monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", get)
+    found = fired(trigger())
+    assert found["final"]
+    assert 'the field "Upstream" is empty' in found["message"]
+
+
+def test_a_trigger_does_not_fire_before_airflow_is_ready(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compat, "SETTLE_SECONDS", 0.6)
+    server.says(OK)
+    started = time.monotonic()
+    fired(trigger())
+    assert time.monotonic() - started >= 0.6
+
+
+@pytest.mark.parametrize(
+    ("answers", "event", "calls"),
+    [
+        pytest.param([ABSENT, ABSENT, OK], {"status": "success"}, 3, id="asks until it is there"),
+        pytest.param(
+            [refused(503, "upstream.unreachable", 0), refused(429, "limit.rate", 0), OK],
+            {"status": "success"},
+            3,
+            id="a busy gate is not yet",
+        ),
+        pytest.param([ABSENT, refused(403, "policy.no_match")], {"final": True}, 2, id="a denial ends it"),
+        pytest.param(
+            [Answer(418, "", {**IDS, "Airgate-Decision": "permit"})],
+            {"status": "error", "message": "418:I'm a Teapot"},
+            1,
+            id="another error of the upstream ends it",
+        ),
+    ],
+)
+def test_a_sensor_in_the_triggerer(
+    server: Server, answers: list[Any], event: dict[str, Any], calls: int
+) -> None:
+    server.says(*answers)
+    found = fired(sensor())
+    assert {name: found.get(name) for name in event} == event
+    assert len(server.requests) == calls
+    assert len({request.headers["idempotency-key"] for request in server.requests}) == 1
