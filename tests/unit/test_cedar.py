@@ -66,7 +66,8 @@ def quantified(name: str, *values: st.SearchStrategy[Any]) -> st.SearchStrategy[
 # By what the conditions are about.
 ROWS = {
     "caller": st.one_of(
-        row("subject.issuer", some(ISSUERS)), row("subject.id", some(SUBJECTS)), row("subject.kind", some(KINDS))
+        row("subject.issuer", some(ISSUERS)), row("subject.id", some(SUBJECTS)), row("subject.kind", some(KINDS)),
+        row("subject.dpop", st.booleans()), row("subject.delegated", st.booleans()),
     ),
     "roles": quantified("subject.roles", some(ROLES)),
     "claims": quantified("subject.claims", st.sampled_from([list(path) for path in CLAIMS]), some(VALUES)),
@@ -134,6 +135,8 @@ def question(random: Random) -> Question:
         issuer=random.choice(ISSUERS),
         subject=random.choice(SUBJECTS),
         kind=random.choice(("workload", *KINDS)),
+        jkt=random.choice((None, "k" * 43)),
+        actor=random.choice((None, "bot")),
         effective=granted & frozenset(subset(ROLES)),
         granted=granted,
         unknown=frozenset(subset(ROLES, 2)) - granted,

@@ -103,6 +103,8 @@ SUBJECT = filled(
     {
         "kind": one_or(st.sampled_from(["workload", "human", "agent"])),
         "id": one_or(LINES),
+        "dpop": st.booleans(),
+        "delegated": st.booleans(),
         "roles": quantified(NAMES),
         "claims": apart(quantified(VALUES, claim=CLAIMS), "claim"),
     },
