@@ -78,7 +78,7 @@ def credential(token: Token, method: str, url: str, given: Mapping[str, str]) ->
     return {"Authorization": f"{'DPoP' if bound else 'Bearer'} {token.value}", **proof}
 
 
-def strip(headers: MutableMapping[str, str]) -> None:
+def strip(headers: MutableMapping[str, Any]) -> None:
     """Take everything out that is meant for the gate alone."""
     for name in list(headers):
         lower = name.lower()

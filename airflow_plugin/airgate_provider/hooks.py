@@ -175,7 +175,8 @@ class AirgateHook(HttpHook):
     ) -> requests.Session:
         credential = _Credential(self._known_call())
         session.auth = credential
-        # After a redirect requests would send everything but Authorization to wherever it leads.
+        # After a redirect requests would send everything but Authorization to wherever it leads. The stock hook makes the
+        # session, so its method is put in place here instead of in a class of ours.
         session.rebuild_auth = credential.rebuild  # type: ignore[method-assign]
         return session
 
@@ -275,7 +276,7 @@ class _Credential(AuthBase):
         else:
             for name in self._ours:
                 prepared_request.headers.pop(name, None)
-            calls.strip(prepared_request.headers)  # type: ignore[arg-type]  # texts or bytes: only names are read
+            calls.strip(prepared_request.headers)
 
 
 class AirgateAsyncHook(HttpAsyncHook):

@@ -16,7 +16,7 @@ class AirgateRequestLink(BaseOperatorLink):
     name = "Airgate request"
 
     @property
-    def operators(self) -> list[type]:  # type: ignore[override]
+    def operators(self) -> list[type]:  # type: ignore[override]  # an attribute there, read where we import late
         """Read where links are shown. Imported then: a DAG file without HTTP tasks should not wait for it."""
         from airflow.providers.http.operators.http import HttpOperator
         from airflow.providers.http.sensors.http import HttpSensor

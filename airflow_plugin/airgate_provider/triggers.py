@@ -18,10 +18,45 @@ from airgate_provider.hooks import AirgateAsyncHook
 from airgate_provider.workload import Workload
 
 
-class AirgateTrigger(HttpTrigger):
-    """One call through the gate, made in the triggerer.
+class _Carrying:
+    """What a trigger carries of its task. Never a token: that is asked for in the triggerer."""
 
-    It carries the task's context, which a triggerer doesn't have, and never a token: that is asked for there.
+    http_conn_id: str
+    method: str
+
+    def _carry(
+        self,
+        upstream: str | None,
+        roles: Sequence[str] | None,
+        justification: str | None,
+        workload: dict[str, Any] | None,
+        number: int = 1,
+    ) -> None:
+        self.upstream = upstream
+        self.roles = list(roles or ())
+        self.justification = justification
+        self.workload = workload
+        self.number = number
+
+    def _arguments(self, *names: str) -> dict[str, Any]:
+        """As Airflow keeps them: those that are named, and what is carried."""
+        carried = ("http_conn_id", "method", "upstream", "roles", "justification", "workload")
+        return {name: getattr(self, name) for name in (*names, *carried)}
+
+    def _get_async_hook(self) -> AirgateAsyncHook:
+        return AirgateAsyncHook(
+            method=self.method,
+            http_conn_id=self.http_conn_id,
+            upstream=self.upstream,
+            roles=self.roles,
+            justification=self.justification,
+            workload=Workload.from_dict(self.workload),
+            number=self.number,
+        )
+
+
+class AirgateTrigger(_Carrying, HttpTrigger):
+    """One call through the gate, made in the triggerer.
 
     :param upstream: As in AirgateHook; so are `roles` and `justification`.
     :param workload: Workload.to_dict() of the task.
@@ -50,44 +85,27 @@ class AirgateTrigger(HttpTrigger):
             data=data,
             extra_options=extra_options,
         )
-        self.upstream = upstream
-        self.roles = list(roles or ())
-        self.justification = justification
-        self.workload = workload
-        self.number = number
+        self._carry(upstream, roles, justification, workload, number)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments, as Airflow keeps them."""
-        names = (
-            "http_conn_id", "method", "endpoint", "headers", "data", "extra_options", "upstream", "roles",
-            "justification", "workload", "number",
-        )  # fmt: skip
-        return f"{AirgateTrigger.__module__}.AirgateTrigger", {name: getattr(self, name) for name in names}
+        arguments = self._arguments("endpoint", "headers", "data", "extra_options", "number")
+        return f"{AirgateTrigger.__module__}.AirgateTrigger", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event: `status` success with the `response`, or error with a `message` and what to do (see failure())."""
         started = time.monotonic()
         try:
+            # Airflow has no annotations for this one.
             response = await self._get_response(self._get_async_hook())  # type: ignore[no-untyped-call]
             event = {"status": "success", "response": HttpResponseSerializer.serialize(response)}
         except Exception as error:
             event = failure(error)
         await settle(started)
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
-
-    def _get_async_hook(self) -> AirgateAsyncHook:
-        return AirgateAsyncHook(
-            method=self.method,
-            http_conn_id=self.http_conn_id,
-            upstream=self.upstream,
-            roles=self.roles,
-            justification=self.justification,
-            workload=Workload.from_dict(self.workload),
-            number=self.number,
-        )
+        yield TriggerEvent(event)
 
 
-class AirgateSensorTrigger(HttpSensorTrigger):
+class AirgateSensorTrigger(_Carrying, HttpSensorTrigger):
     """Asks through the gate until the answer is not 404 any more."""
 
     def __init__(
@@ -113,19 +131,12 @@ class AirgateSensorTrigger(HttpSensorTrigger):
             extra_options=extra_options,
             poke_interval=poke_interval,
         )
-        self.upstream = upstream
-        self.roles = list(roles or ())
-        self.justification = justification
-        self.workload = workload
+        self._carry(upstream, roles, justification, workload)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments, as Airflow keeps them."""
-        names = (
-            "endpoint", "http_conn_id", "method", "data", "headers", "extra_options", "poke_interval", "upstream",
-            "roles", "justification", "workload",
-        )  # fmt: skip
-        path = f"{AirgateSensorTrigger.__module__}.AirgateSensorTrigger"
-        return path, {name: getattr(self, name) for name in names}
+        arguments = self._arguments("endpoint", "data", "headers", "extra_options", "poke_interval")
+        return f"{AirgateSensorTrigger.__module__}.AirgateSensorTrigger", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event, as AirgateTrigger's but without a response."""
@@ -154,18 +165,7 @@ class AirgateSensorTrigger(HttpSensorTrigger):
                 break
             await asyncio.sleep(wait)
         await settle(started)
-        yield TriggerEvent(event)  # type: ignore[no-untyped-call]
-
-    def _get_async_hook(self) -> AirgateAsyncHook:
-        return AirgateAsyncHook(
-            method=self.method,
-            http_conn_id=self.http_conn_id,
-            upstream=self.upstream,
-            roles=self.roles,
-            justification=self.justification,
-            workload=Workload.from_dict(self.workload),
-            number=1,
-        )
+        yield TriggerEvent(event)
 
 
 def failure(error: Exception) -> dict[str, Any]:

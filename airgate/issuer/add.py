@@ -120,7 +120,7 @@ def _command(known: Preset) -> Callable[..., None]:
         "seed": (Seed, STARTER),
     }
     run.__annotations__ = {key: annotation for key, (annotation, _) in parameters.items()}
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    vars(run)["__signature__"] = inspect.Signature(
         [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for key, (annotation, default) in parameters.items()

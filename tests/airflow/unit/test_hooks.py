@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from email.utils import formatdate
 from types import SimpleNamespace
 from typing import Any
@@ -38,8 +39,16 @@ def refusal(status: int, code: str, *, retry_after: float | None = None, **heade
 OK = Answer(200, '{"ok": true}', {**IDS, "Airgate-Decision": "permit", "Airgate-Policy": "p@b"})
 DENIED = refusal(403, "policy.no_match")
 
+
 # Calls a hook of one kind: run(method="POST", **options of the connection, call=arguments of run()).
-Run = Callable[..., Any]
+@dataclass
+class Run:
+    call: Callable[..., Any]
+    kind: str  # sync | async
+    pushed: dict[str, str]  # to XCom
+
+    def __call__(self, *arguments: Any, **values: Any) -> Any:
+        return self.call(*arguments, **values)
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -79,9 +88,7 @@ def run(request: pytest.FixtureRequest, connection: Any, monkeypatch: pytest.Mon
 
         return asyncio.run(ask())
 
-    call.pushed = pushed  # type: ignore[attr-defined]
-    call.kind = request.param  # type: ignore[attr-defined]
-    return call
+    return Run(call, request.param, pushed)
 
 
 def test_a_call_carries_the_task_and_the_token(server: Server, run: Run) -> None:
@@ -105,7 +112,7 @@ def test_a_call_carries_the_task_and_the_token(server: Server, run: Run) -> None
         "airgate-map-index": "7",
         "airgate-dag-tags": "M%C3%A4r, close, fin%2Cance"
         if run.kind == "sync"
-        else "close, fin%2Cance, M%C3%A4r",  # type: ignore[attr-defined]
+        else "close, fin%2Cance, M%C3%A4r",
         "airgate-role": "finance-publisher, finance-reader",
         "airgate-environment": "production",
     }
@@ -181,7 +188,7 @@ def test_an_upstreams_own_error_is_as_with_the_stock_hook(
 def test_an_upstreams_own_error_is_left_to_the_dag_when_it_asks_for_it(server: Server, run: Run) -> None:
     server.says(Answer(404, "gone", {**IDS, "Airgate-Decision": "permit"}))
     answer = run(run={"endpoint": "v1/entries", "extra_options": {"check_response": False}})
-    assert (answer.status_code if run.kind == "sync" else answer.status) == 404  # type: ignore[attr-defined]
+    assert (answer.status_code if run.kind == "sync" else answer.status) == 404
 
 
 @pytest.mark.parametrize("code", ["token.expired", "token.key"])
@@ -237,7 +244,7 @@ def test_a_redirect_takes_nothing_of_ours_elsewhere(server: Server, other: Serve
         if name.startswith("airgate-") or name in ("authorization", "dpop", "traceparent", "idempotency-key")
     ]
     assert there.headers["x-team"] == "finance"
-    assert "airgate_request_id" not in run.pushed  # type: ignore[attr-defined]
+    assert "airgate_request_id" not in run.pushed
 
 
 def test_a_redirect_within_the_gate_keeps_the_token(server: Server, run: Run) -> None:
@@ -264,7 +271,7 @@ def test_a_token_that_is_not_to_be_had_is_said(server: Server, run: Run) -> None
 
 
 def test_a_busy_gate_is_waited_for_in_the_triggerer(server: Server, run: Run) -> None:
-    if run.kind == "sync":  # type: ignore[attr-defined]
+    if run.kind == "sync":
         server.says(refusal(429, "limit.rate", retry_after=1))
         with pytest.raises(GateBusy) as raised:
             run(run={"endpoint": "x"})
@@ -282,17 +289,17 @@ def test_a_gate_that_stays_busy_ends_the_wait(server: Server, run: Run) -> None:
     server.says(refusal(503, "policy.unavailable", retry_after=0))
     with pytest.raises(GateBusy):
         run(run={"endpoint": "x"})
-    assert len(server.requests) == (1 if run.kind == "sync" else 3)  # type: ignore[attr-defined]
+    assert len(server.requests) == (1 if run.kind == "sync" else 3)
 
 
 def test_the_request_id_is_left_in_xcom(server: Server, run: Run) -> None:
-    if run.kind == "async":  # type: ignore[attr-defined]
+    if run.kind == "async":
         pytest.skip("a trigger hands it to the task")
     server.says(DENIED)
     with pytest.raises(GateDenied):
         run(request_page="https://logs.example.com/?q={request_id}", run={"endpoint": "x"})
     request_id = IDS["Airgate-Request-Id"]
-    assert run.pushed == {  # type: ignore[attr-defined]
+    assert run.pushed == {
         "airgate_request_id": request_id,
         "airgate_request_url": f"https://logs.example.com/?q={request_id}",
     }
@@ -301,7 +308,7 @@ def test_the_request_id_is_left_in_xcom(server: Server, run: Run) -> None:
 def test_an_xcom_that_cannot_be_written_hides_nothing(
     server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if run.kind == "async":  # type: ignore[attr-defined]
+    if run.kind == "async":
         pytest.skip("a trigger hands it to the task")
 
     def fail(*_: Any) -> None:
@@ -415,7 +422,7 @@ def test_a_token_that_cannot_be_renewed_is_not_sent_again(server: Server, run: R
 
 
 def test_the_wait_for_a_busy_gate_is_no_part_of_a_requests_timeout(server: Server, run: Run) -> None:
-    if run.kind == "sync":  # type: ignore[attr-defined]
+    if run.kind == "sync":
         pytest.skip("it does not wait there")
     server.says(refusal(429, "limit.rate", retry_after=2), OK)
     run(timeout=1, run={"endpoint": "x"})
@@ -426,7 +433,7 @@ def test_the_wait_for_a_busy_gate_is_no_part_of_a_requests_timeout(server: Serve
 def test_a_proxy_of_the_connection_is_used(
     server: Server, other: Server, run: Run, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if run.kind == "sync" and form == "one address":  # type: ignore[attr-defined]
+    if run.kind == "sync" and form == "one address":
         pytest.skip("requests wants them by scheme")
     monkeypatch.delenv("no_proxy")
     other.says(OK)
