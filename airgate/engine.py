@@ -14,8 +14,8 @@ from claims import SCOPES
 from claims import at as claim_at
 from claims import said as claim_said
 from claims import texts as claim_texts
+from clock import DAYS, Dates, Window, Zone
 from conditions import (
-    DAYS,
     EQUATED,
     FLAGS,
     QUANTIFIERS,
@@ -24,7 +24,6 @@ from conditions import (
     Call,
     Claim,
     Condition,
-    Dates,
     Equal,
     Flag,
     Glob,
@@ -36,8 +35,6 @@ from conditions import (
     Roles,
     Tags,
     Truth,
-    Window,
-    Zone,
     equated,
 )
 from document import read_base64url, read_object

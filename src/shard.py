@@ -9,8 +9,8 @@ from itertools import chain, groupby
 from operator import lt
 from typing import Any, NamedTuple
 
+from clock import DAYS, Dates, Window, Zone
 from conditions import (
-    DAYS,
     FLAGS,
     QUANTIFIERS,
     RESOURCE,
@@ -19,7 +19,6 @@ from conditions import (
     Call,
     Claim,
     Condition,
-    Dates,
     Equal,
     Flag,
     Glob,
@@ -30,8 +29,6 @@ from conditions import (
     Query,
     Roles,
     Tags,
-    Window,
-    Zone,
     equated,
 )
 from document import Reader, read_compiled

@@ -175,8 +175,8 @@ class AirgateHook(HttpHook):
     ) -> requests.Session:
         credential = _Credential(self._known_call())
         session.auth = credential
-        # After a redirect requests would send everything but Authorization to wherever it leads. The stock hook makes the
-        # session, so its method is put in place here instead of in a class of ours.
+        # After a redirect requests would send everything but Authorization to wherever it leads. The stock hook makes
+        # the session, so its method is put in place here instead of in a class of ours.
         session.rebuild_auth = credential.rebuild  # type: ignore[method-assign]
         return session
 

@@ -12,7 +12,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from airgate.policy.index import Rule, canonical, segments, shard
-from conditions import DAYS
+from clock import DAYS
 from shard import load_shard
 
 UPSTREAMS = ("ledger", "crm")

@@ -1,19 +1,19 @@
 """Conditions: what makes each of them true, false or unknown, and what that does to a permit and to a forbid."""
 
 import ipaddress
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
 from itertools import permutations, product
 from typing import Any
 
 import pytest
+from calls import F, T, U, asking, call, check, said, who
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from language import DAY, examples, load
-from world import BERLIN, NOW, rule
+from language import examples, load
+from world import NOW, rule
 
-from conditions import Call, Dates, Glob, Network, Truth, Window, Zone, equated
-from model import Caller, Fact, Identity, Target
+from conditions import Call, Glob, Network, Truth, equated
+from model import Caller, Fact, Target
 
 GLOBS = [
     # pattern, matches, does not match
@@ -75,69 +75,6 @@ def test_globs_are_their_patterns() -> None:
     assert Glob("a*") != "a*"
     assert repr(Glob("a*")) == "Glob('a*')"
 
-
-def who(
-    kind: str = "workload",
-    granted: str = "",
-    used: str | None = None,
-    unknown: str = "",
-    claims: Mapping[str, tuple[str, ...]] | None = None,
-    facts: Mapping[str, Fact] | None = None,
-    jkt: str | None = None,
-    actor: str | None = None,
-) -> Caller:
-    """A caller; roles are single letters, claims are named by their path with dots."""
-    held = frozenset(granted)
-    asked = {tuple(path.split(".")): values for path, values in (claims or {}).items()}
-    return Caller(
-        Identity("company", "etl", kind, held, {}, frozenset(unknown), asked, jkt, actor),
-        None,
-        held if used is None else frozenset(used),
-        dict(facts or {}),
-    )
-
-
-def call(
-    path: str = "/v1/a",
-    query: str = "",
-    caller: Caller | None = None,
-    now: float = NOW,
-    client: str | None = None,
-    country: str | None = None,
-    upstream: str = "ledger",
-    properties: dict[str, tuple[str, ...]] | None = None,
-) -> Call:
-    target = Target("GET", upstream, tuple(path.split("/")[1:]), path, query, properties or {})
-    return Call(caller or who(), target, now, client, country)
-
-
-def asking(name: str = "7", **properties: tuple[str, ...]) -> Call:
-    """A question about a resource."""
-    return call("/" + name, upstream="resource:todo", properties=properties)
-
-
-def said(row: list[Any], asked: Call, path: str = "/**", effect: str = "permit") -> Truth:
-    """The truth of a compiled condition, alone in a policy."""
-    upstream = asked.target.upstream
-    target = {"upstreams": [upstream], "methods": ["*"], "paths": [path]}
-    shard = load(upstream, rule(conditions=[row], effect=effect, target=target))
-    ((policy, route),) = shard.lookup.reachable(asked.target)
-    truth = policy.truth(asked, route)
-    decision = shard.decide(asked)
-    if effect == "permit":  # unknown never opens the gate
-        assert (decision.permits, decision.forbids) == (("publish",) * (truth is True), ())
-    else:  # and never escapes a forbid
-        assert (decision.permits, decision.forbids) == ((), ("publish",) * (truth is not False))
-    return truth
-
-
-def check(row: list[Any], asked: Call, truth: Truth, path: str = "/**") -> None:
-    """For conditions that mean the same in a permit and in a forbid."""
-    assert said(row, asked, path) is truth
-    assert said(row, asked, path, "forbid") is truth
-
-
-T, F, U = True, False, None
 
 SUBJECTS = [
     pytest.param(["subject.issuer", ["company", "partner"]], T, id="its issuer"),
@@ -416,114 +353,6 @@ def test_ids_of_a_resource(globs: list[str], name: str, truth: Truth) -> None:
 def test_a_slash_in_an_id_separates_nothing() -> None:
     target = Target("read", "resource:todo", ("a/b",), "/", "")
     check(["target.ids", ["a/*"]], Call(who(), target, NOW), T, "/*")
-
-
-def at(text: str, offset: int = 0) -> float:
-    """Seconds since the epoch of a local time, so many hours east of UTC."""
-    return (datetime.fromisoformat(text).replace(tzinfo=UTC) - timedelta(hours=offset)).timestamp()
-
-
-DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-WORK = ["Etc/UTC", DAYS[:5], 360, 1200]  # 06:00 to 20:00
-SUNDAY = ["Etc/UTC", ["sun"], 0, 1440]
-NIGHT = ["Etc/UTC", ["fri"], 1320, 360]  # 22:00 to 06:00
-NINE = ["Europe/Berlin", ["fri"], 540, 600]
-ALWAYS = ["Europe/Berlin", DAYS, 0, 1440]
-
-
-def small(hours: int) -> list[Any]:
-    """The hour of a Sunday in Berlin that begins so many hours after midnight."""
-    return ["Europe/Berlin", ["sun"], hours * 60, hours * 60 + 60]
-
-
-TIMES = [
-    # zone, days, from, to; the moment; true, false or unknown. 2027-01-15 is a Friday, Berlin one hour east.
-    pytest.param(WORK, at("2027-01-15 06:00"), T, id="as it begins"),
-    pytest.param(WORK, at("2027-01-15 06:00") - 0.001, F, id="just before"),
-    pytest.param(WORK, at("2027-01-15 20:00") - 0.001, T, id="just in time"),
-    pytest.param(WORK, at("2027-01-15 20:00"), F, id="as it has ended"),
-    pytest.param(WORK, at("2027-01-16 12:00"), F, id="on another day"),
-    pytest.param(SUNDAY, at("2027-01-17 00:00"), T, id="a whole day, from its midnight"),
-    pytest.param(SUNDAY, at("2027-01-17 23:59:59.999"), T, id="a whole day, to its last second"),
-    pytest.param(SUNDAY, at("2027-01-18 00:00"), F, id="a whole day, and the next midnight"),
-    pytest.param(SUNDAY, at("2027-01-16 23:59:59.999"), F, id="a whole day, and just before"),
-    pytest.param(NIGHT, at("2027-01-15 22:00"), T, id="over midnight: the evening"),
-    pytest.param(NIGHT, at("2027-01-16 00:00"), T, id="over midnight: midnight"),
-    pytest.param(NIGHT, at("2027-01-16 05:59:59"), T, id="over midnight: the morning"),
-    pytest.param(NIGHT, at("2027-01-16 06:00"), F, id="over midnight: as it has ended"),
-    pytest.param(NIGHT, at("2027-01-15 05:00"), F, id="over midnight: the morning before"),
-    pytest.param(NIGHT, at("2027-01-16 22:00"), F, id="over midnight: the evening after"),
-    pytest.param(["Etc/UTC", ["sun"], 1320, 360], at("2027-01-18 05:00"), T, id="over midnight: Sunday to Monday"),
-    pytest.param(["Etc/UTC", ["mon"], 1320, 360], at("2027-01-18 05:00"), F, id="over midnight: Monday's own morning"),
-    pytest.param(["Etc/UTC", DAYS, 1439, 1440], at("2027-01-15 23:59"), T, id="the last minute"),
-    pytest.param(["Etc/UTC", DAYS, 0, 1], at("2027-01-15 00:00:59"), T, id="the first minute"),
-    pytest.param(["Etc/UTC", DAYS, 1439, 1], at("2027-01-16 00:00:30"), T, id="two minutes around midnight"),
-    pytest.param(NINE, at("2027-01-15 09:00", 1), T, id="in winter"),
-    pytest.param(NINE, at("2027-01-15 09:00"), F, id="in winter, by UTC"),
-    pytest.param(NINE, at("2027-07-16 09:00", 2), T, id="in summer"),
-    pytest.param(NINE, at("2027-07-16 09:00", 1), F, id="in summer, by winter's clock"),
-    pytest.param(["Europe/Berlin", ["sat"], 0, 60], at("2027-01-15 23:30"), T, id="Friday in UTC, Saturday there"),
-    pytest.param(small(1), at("2027-03-28 01:59:59", 1), T, id="before clocks go forward"),
-    pytest.param(small(2), at("2027-03-28 02:00", 1), F, id="the hour left out: never"),
-    pytest.param(small(3), at("2027-03-28 03:00", 2), T, id="after clocks went forward"),
-    pytest.param(small(2), at("2027-10-31 02:30", 2), T, id="the hour that comes twice: once"),
-    pytest.param(small(2), at("2027-10-31 02:30", 1), T, id="the hour that comes twice: again"),
-    pytest.param(small(3), at("2027-10-31 03:00", 1), T, id="after clocks went back"),
-    pytest.param(ALWAYS, float(BERLIN["starts"][0]), T, id="the zone's first second"),
-    pytest.param(ALWAYS, BERLIN["starts"][0] - 0.001, U, id="before the zone's first second"),
-    pytest.param(ALWAYS, BERLIN["until"] - 0.001, T, id="the zone's last second"),
-    pytest.param(ALWAYS, float(BERLIN["until"]), U, id="after the zone's last second"),
-    pytest.param(["Europe/Berlin", ["mon"], 0, 1], 4e9, U, id="a hundred years on"),
-    pytest.param(["Etc/UTC", ["thu"], 0, 1], 0.0, T, id="the epoch, a Thursday"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("window", "now", "truth"), TIMES)
-def test_times(window: list[Any], now: float, truth: Truth) -> None:
-    check(["when.time", *window], call(now=now), truth)
-
-
-@given(
-    st.integers(0, 1_893_456_000 - 1),
-    st.integers(-DAY, DAY),
-    st.frozensets(st.integers(0, 6), min_size=1),
-    st.integers(0, 1439),
-    st.integers(1, 1440),
-)
-@settings(max_examples=examples(1000))
-def test_a_window_is_what_a_calendar_says(
-    now: int, offset: int, days: frozenset[int], start: int, end: int
-) -> None:
-    wall = datetime(1970, 1, 1) + timedelta(seconds=now + offset)  # noqa: DTZ001 - as a clock on the wall shows it
-    minute = wall.hour * 60 + wall.minute
-    if start < end:
-        expected = wall.weekday() in days and start <= minute < end
-    else:
-        evening, morning = wall.weekday() in days, (wall - timedelta(days=1)).weekday() in days
-        expected = (evening and minute >= start) or (morning and minute < end)
-    window = Window(Zone("Somewhere", (0,), (offset,), 1_893_456_000), days, start, end)
-    assert window.truth(call(now=float(now)), frozenset()) is expected
-    shown = f"{wall.strftime('%a').lower()} {wall:%H:%M} Somewhere"
-    assert window.seen(call(now=float(now)), frozenset()) == shown
-
-
-@pytest.mark.parametrize(
-    ("dates", "now", "truth"),
-    [
-        pytest.param([1000, 2000], 1000.0, T, id="as it begins"),
-        pytest.param([1000, 2000], 999.999, F, id="just before"),
-        pytest.param([1000, 2000], 1999.999, T, id="the last moment"),
-        pytest.param([1000, 2000], 2000.0, F, id="as it has ended"),
-        pytest.param([1000, None], 4e9, T, id="no end"),
-        pytest.param([1000, None], 999.0, F, id="no end, and before it"),
-        pytest.param([None, 2000], 0.0, T, id="no beginning"),
-        pytest.param([None, 2000], 2000.0, F, id="no beginning, and after it"),
-        pytest.param([None, None], 0.0, T, id="open on both sides"),
-        pytest.param([2000, 1000], 1500.0, F, id="ending before it begins: never"),
-    ],
-)
-def test_dates(dates: list[int | None], now: float, truth: Truth) -> None:
-    check(["when.dates", *dates], call(now=now), truth)
 
 
 ADDRESSES = [
@@ -865,7 +694,3 @@ def test_a_condition_looks_at_the_query_and_the_address_once(monkeypatch: pytest
         load("ledger", *policies).decide(asked)
         assert sorted(looked) == ["_address", "_parameters"]
         looked.clear()
-
-
-def test_dates_are_compared_as_they_are() -> None:
-    assert Dates(1, None).truth(call(now=1.0), frozenset()) is True

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from language import SCENES, Dice, Scene, examples, load
 from world import NOW, ZONES, rule, shards
 
-from conditions import DAYS, Call, Truth
+from clock import DAYS
+from conditions import Call, Truth
 from model import Caller, Decision, Identity, Reason, Target
 from obligations import NOTHING, Limit, Obligations
 from policy import METHODS, MOST_FOUND, Index, Node, Policy, decide

@@ -29,13 +29,12 @@ from mutation import NAN, STRANGE, mutate
 from world import ABSENT, BERLIN, NOW, canonical, rule, shards
 
 import shard as engine
+from clock import DAYS, Dates, Window
 from conditions import (
-    DAYS,
     Among,
     Call,
     Claim,
     Condition,
-    Dates,
     Equal,
     Flag,
     Ids,
@@ -45,7 +44,6 @@ from conditions import (
     Query,
     Roles,
     Tags,
-    Window,
 )
 from model import Target
 from obligations import BY, Limit, Obligations
