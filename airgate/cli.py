@@ -2,7 +2,7 @@
 
 import typer
 
-from airgate import demo, deploy, issuer, policy
+from airgate import demo, deploy, issuer, keys, policy
 from airgate.dev import command, token
 
 app = typer.Typer(
@@ -16,3 +16,4 @@ app.command("demo")(demo.demo)
 app.command("deploy")(deploy.deploy)
 app.add_typer(policy.app, name="policy")
 app.add_typer(issuer.app, name="issuer")
+app.add_typer(keys.app, name="keys")

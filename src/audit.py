@@ -115,21 +115,29 @@ class Record:
 
     __slots__ = (
         "bundle",
+        "cors",
         "country",
+        "credential",
         "decision",
         "described",
         "evaluations",
         "inbound",
         "justification",
+        "keyed",
         "log_path",
         "note",
         "page",
         "sequence",
         "target",
+        "tries",
+        "url",
     )
 
     def __init__(self, inbound: Inbound) -> None:
         self.inbound = inbound
+        self.url = (
+            inbound.url
+        )  # as it reached the gate; of a check, `inbound` is the request that it is about
         self.target: Target | None = None
         self.described = ""  # describe(caller), once there is one
         self.decision: Decision | None = None
@@ -140,6 +148,10 @@ class Record:
         self.evaluations: list[str] = []  # lines about the questions that this request asks
         self.justification = ""  # why, in the caller's words, where policy asks for it
         self.page = ""  # one of the gate's own, answered by the gate itself
+        self.credential: str | None = None  # which one of the upstream's the gate shows it
+        self.cors: dict[str, str] = {}  # what a page of another origin may see of the answer
+        self.keyed = False  # whether the upstream gets an Idempotency-Key
+        self.tries = 1  # of the call to the upstream
         self.note = ""  # why a caller of a public page was not told more
 
     def decided(self, denied: Denied | None) -> str:
@@ -161,6 +173,8 @@ class Record:
             line += f',"country":{_text(self.country, 8)}'
         if self.justification:
             line += f',"justification":{_text(self.justification)}'
+        if self.credential is not None:
+            line += f',"credential":{_text(self.credential, 64)}'
         if self.page:
             line += f',"page":{_text(self.page)}'
         if target is not None and self.log_path:
@@ -183,7 +197,8 @@ class Record:
             f"{_head('outcome', now, self.inbound.request_id)}"
             f',"upstream":{_text(self.target.upstream if self.target else None, 64)}'
             f',"result":{_text(result)},"detail":{_text(detail or None)}'
-            f',"status":{"null" if status is None else status},"upstream_ms":{max(0, round((now - sent_at) * 1000))}}}'
+            f',"status":{"null" if status is None else status},"upstream_ms":{max(0, round((now - sent_at) * 1000))}'
+            + (f',"tries":{self.tries}}}' if self.tries > 1 else "}")
         )
 
 

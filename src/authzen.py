@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import identity
-from bundle import Issuer, Upstream
+from bundle import Issuer
 from conditions import FLAGS, RESOURCE
 from document import NAME, Reader, Work, read_object
-from forward import parse_target
+from forward import fits, parse_target
 from model import ANSWERS, Caller, Decision, Denied, Fact, Identity, Reason, Target
 from obligations import Obligations
+from upstream import Upstream
 
 LIMIT = 65_536  # bytes of a body
 DEPTH = 16
@@ -377,6 +378,7 @@ def _route(method: str, name: str, properties: Reader, terms: _Terms) -> Target:
         target = _at_upstream(method, address, host, scheme, terms.upstreams)
     if target.upstream.startswith(RESOURCE):
         raise Denied(Reason.ROUTE_MALFORMED, "no upstream has such a name")
+    fits(target, terms.upstreams.get(target.upstream))
     if absolute is None and "?" not in address:
         target = target._replace(query=_UNKNOWN_QUERY)
     return target

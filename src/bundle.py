@@ -13,23 +13,14 @@ import keys
 from conditions import RESOURCE
 from document import Reader, read_object
 from tokens import Rules
+from upstream import Upstream, load_upstream
 
-FORMAT = 2
+FORMAT = 3
 LIMIT = 20_000_000  # bytes; a KV value holds 25 MiB
 POINTER_LIMIT = 4096
 OWN = "-"  # the upstream that stands for the gate's own pages
 
-_BASE = re.compile(r"https?://[A-Za-z0-9.\-\[\]:]+(?:/[A-Za-z0-9._~\-]+)*")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-class Upstream(NamedTuple):
-    """Something that tasks call. `base` has no trailing slash."""
-
-    base: str
-    owner: str
-    timeout: float  # seconds until the answer's headers must be here
-    log_path: bool  # whether the audit log may hold full paths
 
 
 class Issuer(NamedTuple):
@@ -55,11 +46,17 @@ class Bundle(NamedTuple):
     version: str  # the first 12 hex digits of its SHA-256
     issuers: dict[str, Issuer]  # by exact iss
     upstreams: dict[str, Upstream]
+    hosts: dict[str, str]  # the upstream of each host that a proxy may ask about
     shards: dict[str, str]  # SHA-256 of the shard of each upstream that a policy names
     roles: frozenset[str]
     zones_until: (
         int | None
     )  # seconds since the epoch from which on a time zone is not known; None: none is used
+
+    def rules(self, iss: str) -> Rules | None:
+        """What an issuer's tokens must look like; None for one that is not known here."""
+        issuer = self.issuers.get(iss)
+        return None if issuer is None else issuer.rules
 
 
 def _among(reader: Reader, name: str, known: frozenset[str]) -> tuple[str, ...]:
@@ -140,19 +137,13 @@ def _issuer(
     return Issuer(source, rules, mapping, dpop)
 
 
-def _upstream(reader: Reader) -> Upstream:
-    base = reader.text("base")
-    try:
-        keys.fetchable(base)
-    except ValueError:
-        raise reader.wrong("base", "an https address") from None
-    if _BASE.fullmatch(base) is None or "/." in base:
-        raise reader.wrong("base", "an address without user, query, fragment or trailing slash")
-    upstream = Upstream(
-        base, reader.text("owner"), reader.number("timeout", 0.01, 3600), reader.flag("log_path")
-    )
-    reader.done()
-    return upstream
+def _hosts(upstreams: dict[str, Upstream]) -> dict[str, str]:
+    whose: dict[str, str] = {}
+    for name, upstream in upstreams.items():
+        for host in upstream.hosts:
+            if whose.setdefault(host, name) != name:
+                raise ValueError(f"bundle.upstreams.{name}.hosts: {host!r:.80} is another upstream's")
+    return whose
 
 
 def _shards(reader: Reader, upstreams: dict[str, Upstream]) -> dict[str, str]:
@@ -185,11 +176,12 @@ def load_bundle(text: str) -> Bundle:
         if issuer.source.issuer in by_iss:
             raise ValueError(f"bundle.issuers.{name}: another entry has the same issuer")
         by_iss[issuer.source.issuer] = issuer
-    by_name = {name: _upstream(upstreams.within(name)) for name in upstreams.names()}
+    by_name = {name: load_upstream(upstreams.within(name)) for name in upstreams.names()}
     bundle = Bundle(
         version=hashlib.sha256(text.encode("utf-8")).hexdigest()[:12],
         issuers=by_iss,
         upstreams=by_name,
+        hosts=_hosts(by_name),
         shards=_shards(root.within("shards"), by_name),
         roles=frozenset(roles.names()),
         zones_until=None if root.null("zones_until") else root.whole("zones_until", 0, 2**53),

@@ -32,8 +32,6 @@ async def honour(
     for name, _ in asked.others:
         if name not in _ANSWERED_ELSEWHERE:
             raise Denied(Reason.POLICY_OBLIGATION, f"{name:.80}: not known to this version")
-    if asked.credential is not None:
-        raise Denied(Reason.POLICY_OBLIGATION, f"credential {asked.credential:.80}: this gate holds none")
     hops = [name.strip(" \t") for name in headers.get("connection", "").lower().split(",")]
     for name in asked.headers:
         if not headers.get(name, "").strip(" \t") or name in hops:  # what Connection names goes no further
@@ -71,7 +69,8 @@ async def count(limits: tuple[Limit, ...], caller: Caller, target: Target, count
             raise Denied(Reason.POLICY_OBLIGATION, f"no rate-limiting binding {limit.binding}") from None
         if not allowed:
             by = ", ".join(limit.by)
-            raise Denied(Reason.LIMIT_RATE, f"more than {limit.limit} in {limit.per} s by {by}")
+            detail = f"more than {limit.limit} in {limit.per} s by {by}"
+            raise Denied(Reason.LIMIT_RATE, detail, retry_after=limit.per)
 
 
 def _key(limit: Limit, caller: Caller, target: Target) -> str:

@@ -10,48 +10,26 @@ import re
 from urllib.parse import unquote_to_bytes
 
 import escapes
-from bundle import Upstream
-from model import Denied, Inbound, Outbound, Reason, Target
+import forwarded
+import headers
+import traceparent
+from model import EMPTY_SEGMENT, ENCODED_SLASH, Denied, Inbound, Outbound, Reason, Target
 from policy import METHODS
+from upstream import Upstream
 
 MAX_URL = 8192  # characters
 LONGEST_KEPT = 1024  # characters of an address whose reading is remembered
 MAX_SEGMENTS = 64
-MOST_NAMES = 64  # of headers in a set whose passing ones are remembered
 
 _ORIGIN = re.compile(r"https?://[^/?#]*")
 _PATH = re.compile(r"(?:/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})*)*")  # RFC 3986 §3.3, less ";"
 # Printable, without space, quote, "#", "<", ">". No character fits both halves: nothing to try a second way.
 _QUERY = re.compile(r"(?:[!$&-;=?-~]|%[0-9A-Fa-f]{2})*")
-_NOT_IN_SEGMENT = re.compile(r"[/\\;\x00-\x1f\x7f-\x9f]|%[0-9A-Fa-f]{2}|\A[. ]+\Z")
-
-# Names are compared with "_" and "." read as "-": some servers make no difference between them.
-_KEPT_BACK = frozenset(
-    {
-        # RFC 9110 §7.6.1: for this connection only; the runtime sets its own.
-        "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
-        "content-length", "expect", "host",
-        # The caller's credential for this gate.
-        "authorization", "dpop",
-        # Only a proxy may say these, and a caller is none.
-        "forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "fastly-client-ip",
-        "client-ip", "wl-proxy-client-ip", "x-host", "x-scheme", "x-http-method", "x-http-method-override",
-        "x-method-override", "remote-user", "x-authenticated-user", "x-webauth-user",
-        # RFC 9440: the client certificate that a proxy has seen.
-        "client-cert", "client-cert-chain",
-    }
-)  # fmt: skip
-_KEPT_BACK_FAMILIES = (
-    "airgate-", "cf-", "proxy-", "ssl-client-", "x-airgate-", "x-amzn-oidc-", "x-auth-request-", "x-client-cert",
-    "x-envoy-", "x-forwarded", "x-goog-authenticated-user-", "x-goog-iap-", "x-ms-client-principal", "x-original-",
-    "x-remote-", "x-rewrite-", "x-ssl-",
-)  # fmt: skip
-_NAME = re.compile(r"[a-z0-9!#$%&'*+\-.^_`|~]+")
+_NOT_IN_SEGMENT = re.compile(r"[\\;\x00-\x1f\x7f-\x9f]|%[0-9A-Fa-f]{2}|\A[. ]+\Z")
+_DOTS_BETWEEN = re.compile(r"(?:\A|/)[. ]*(?:/|\Z)")  # nothing, or dots only, between slashes that are data
 
 
 def _segment(raw: str) -> str:
-    if raw == "":
-        raise Denied(Reason.ROUTE_PATH_AMBIGUOUS, "an empty segment")
     if "%" not in raw:
         decoded = raw
     else:
@@ -59,7 +37,8 @@ def _segment(raw: str) -> str:
             decoded = unquote_to_bytes(raw).decode("utf-8")  # strict: overlong forms and surrogates fail
         except UnicodeDecodeError:
             raise Denied(Reason.ROUTE_PATH_AMBIGUOUS, "not UTF-8") from None
-    if _NOT_IN_SEGMENT.search(decoded) is not None:
+    # A server that reads encoded slashes as slashes after all must not find its way up, or to a shorter path.
+    if _NOT_IN_SEGMENT.search(decoded) is not None or ("/" in decoded and _DOTS_BETWEEN.search(decoded)):
         raise Denied(
             Reason.ROUTE_PATH_AMBIGUOUS, "a separator, dot segment, control character or double encoding"
         )
@@ -97,14 +76,29 @@ def _parse(method: str, url: str) -> Target:
     if len(parts) > MAX_SEGMENTS:
         raise Denied(Reason.ROUTE_MALFORMED, f"more than {MAX_SEGMENTS} segments")
     upstream = _segment(first) if first else ""  # no upstream has an empty name
+    if "/" in upstream:
+        raise Denied(Reason.ROUTE_PATH_AMBIGUOUS, "an upstream with a slash in its name")
     segments = tuple(_segment(part) for part in parts)
     path = slash + rest
-    return Target(method, upstream, segments, escapes.normal(path) if "%" in path else path, mark + query)
+    odd = (ENCODED_SLASH if any(["/" in segment for segment in segments]) else 0) | (
+        EMPTY_SEGMENT if "" in segments else 0
+    )
+    return Target(
+        method, upstream, segments, escapes.normal(path) if "%" in path else path, mark + query, odd=odd
+    )
 
 
 _parse_again = functools.lru_cache(512)(
     _parse
 )  # tasks call the same few addresses again and again; refusals are not kept
+
+
+def fits(target: Target, upstream: Upstream | None) -> None:
+    """Refuse what only some upstreams may be sent: an encoded slash, an empty segment. Raises Denied."""
+    if target.odd & ENCODED_SLASH and not (upstream is not None and upstream.encoded_slash):
+        raise Denied(Reason.ROUTE_PATH_AMBIGUOUS, "an encoded slash")
+    if target.odd & EMPTY_SEGMENT and not (upstream is not None and upstream.empty_segments):
+        raise Denied(Reason.ROUTE_PATH_AMBIGUOUS, "an empty segment")
 
 
 def origin(url: str) -> str:
@@ -114,37 +108,32 @@ def origin(url: str) -> str:
 
 
 def refuse_unsendable(inbound: Inbound) -> None:
-    """A GET or HEAD with a body has no meaning (RFC 9110 §9.3.1), and the runtime could not send it on."""
+    """What has no meaning (a GET with a body, RFC 9110 §9.3.1), or what the gate could not pass on. Raises Denied."""
     if inbound.has_body and inbound.method in ("GET", "HEAD"):
         raise Denied(Reason.REQUEST_BODY_NOT_ALLOWED)
-
-
-def passes(name: str) -> bool:
-    """Whether a caller's header goes to an upstream. Name in lower case."""
-    if _NAME.fullmatch(name) is None:
-        return False
-    plain = name.replace("_", "-").replace(".", "-")
-    return plain not in _KEPT_BACK and not plain.startswith(_KEPT_BACK_FAMILIES)
-
-
-def _passing(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(name for name in names if passes(name))
-
-
-_passing_again = functools.lru_cache(128)(_passing)  # clients send the same set of headers with every call
+    if (
+        inbound.headers.get("upgrade", "h2c").strip(" \t").lower() != "h2c"
+    ):  # which is only an offer: RFC 9110 §7.8
+        raise Denied(Reason.REQUEST_UPGRADE)
+    if inbound.headers.get("content-type", "").lower().startswith("application/grpc"):
+        raise Denied(Reason.REQUEST_GRPC)
 
 
 def outbound(inbound: Inbound, target: Target, upstream: Upstream) -> Outbound:
-    """The call that goes to the upstream for an approved request."""
-    names = tuple(inbound.headers)
-    passing = _passing_again(names) if len(names) <= MOST_NAMES else _passing(names)
-    headers = {name: inbound.headers[name] for name in passing}
-    if (named := inbound.headers.get("connection")) is not None:
-        for name in named.lower().split(","):
-            headers.pop(name.strip(" \t"), None)
-    return Outbound(target.method, upstream.base + target.path + target.query, headers, upstream.timeout)
-
-
-def reserved(name: str) -> bool:
-    """Whether only the gate may set this header of an answer. Name in lower case."""
-    return name.replace("_", "-").replace(".", "-").startswith("airgate-")
+    """The call that goes to the upstream for an approved request, less what the gate shows of itself."""
+    sent = headers.passing(inbound.headers, upstream.rule)
+    if upstream.set_headers:
+        sent.update(upstream.set_headers)
+    sent.update(traceparent.context(inbound.headers, inbound.request_id))
+    if upstream.forwarded:
+        sent.update(
+            forwarded.told(inbound.headers.get("cf-connecting-ip"), origin(inbound.url), target.upstream)
+        )
+    return Outbound(
+        target.method,
+        upstream.base + target.path + target.query,
+        sent,
+        upstream.timeout,
+        upstream.total_timeout,
+        upstream.via,
+    )

@@ -2,17 +2,26 @@
 
 import json
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
+import assertion
 import audit
+import authz
 import authzen
+import cookie
+import cors
+import delivery
 import dpop
 import duty
 import forward
+import location
 import oauth
+import problem
 import tokens
 from bundle import OWN, Bundle
 from conditions import Call
+from credential import Own
 from identity import identify
 from keys import Key
 from model import (
@@ -21,7 +30,6 @@ from model import (
     Decision,
     Denied,
     Inbound,
-    Outbound,
     Reason,
     Refusal,
     Relay,
@@ -31,10 +39,11 @@ from model import (
 from obligations import NOTHING, Limit
 from shard import Shard
 from state import State
+from upstream import Upstream
 from verified import Seen
 
 
-class Ports(Protocol):
+class Ports(delivery.Ports, Protocol):
     """What the pipeline needs of the outside world. `worker.py` has the real ones."""
 
     def now(self) -> float: ...
@@ -53,9 +62,6 @@ class Ports(Protocol):
     async def body(self, limit: int) -> bytes:
         """The request's body. Raises Denied `request.body_too_large`."""
 
-    async def send(self, call: Outbound) -> UpstreamAnswer:
-        """Raises Denied `upstream.unreachable` or `upstream.timeout`."""
-
 
 _PACE = Limit(600, 60, ("subject",), "")  # of AuthZEN questions, where the permit to ask says nothing
 
@@ -63,6 +69,7 @@ _PACE = Limit(600, 60, ("subject",), "")  # of AuthZEN questions, where the perm
 _MAY_HAVE_ACTED = frozenset({Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_TIMEOUT})
 
 _PAGES = {
+    ("GET", OWN, ("jwks.json",)): "jwks",
     ("GET", OWN, ("health",)): "health",
     ("HEAD", OWN, ("health",)): "health",
     ("GET", ".well-known", ("authzen-configuration",)): "authzen-configuration",
@@ -77,24 +84,24 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
     record = audit.Record(inbound)
     denied: Denied | None = None
     page: Refusal | None = None
+    dialect = authz.dialect(inbound.url)
     try:
-        forward.refuse_unsendable(inbound)
-        target = record.target = forward.parse_target(inbound.method, inbound.url)
-        record.page = _PAGES.get((target.method, target.upstream, target.segments), "")
-        if record.page:
-            page = await _page(record, target, state, ports)
+        if dialect is not None:
+            record.page = "authz"
+            page = await _check(record, state, ports)
         else:
-            bundle, caller, shard = await _admit(record, target, state, ports)
-            upstream = bundle.upstreams.get(target.upstream)
-            if upstream is None:
-                raise Denied(Reason.ROUTE_UNKNOWN_UPSTREAM)
-            record.log_path = upstream.log_path
-            decision = _decide(record, bundle, caller, target, shard, ports)
-            if decision.reason is not None:
-                raise Denied(decision.reason, decision.obligations.conflict)
-            if decision.obligations is not NOTHING:
-                await duty.honour(decision.obligations, caller, target, record, ports)
-            call = forward.outbound(inbound, target, upstream)
+            authz.refuse_stray(inbound.headers)
+            forward.refuse_unsendable(inbound)
+            target = record.target = forward.parse_target(inbound.method, inbound.url)
+            record.page = _PAGES.get((target.method, target.upstream, target.segments), "")
+            if "origin" in inbound.headers:
+                page = await _meet_browser(record, target, state, ports)
+            if page is None and record.page:
+                page = await _page(record, target, state, ports)
+        if page is None:
+            approved = await _approve(record, target, state, ports)
+            sending = _delivery(record, approved, target, state)
+            await _honour(record, approved, target, ports)
     except Denied as refused:
         denied = refused
     except Exception as error:  # a mistake of ours must refuse, and be on record like any refusal
@@ -104,31 +111,166 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
     for line in record.evaluations:
         ports.log(line)
     if denied is not None:
-        return _refusal(denied.reason, record, denied.hint, decided="deny")
+        answer = _refusal(denied, record, decided="deny")
+        return answer if dialect is None else authz.refused(dialect, answer)
     if page is not None:
         return page
 
-    sent_at = ports.now()
+    sent_at, upstream = ports.now(), approved.upstream
     try:
-        answer = await ports.send(call)
+        if upstream.assertion:
+            sending.vouch = partial(_vouch, record, approved, target, state, ports)
+        reply = await sending.send(ports)
+        record.tries = sending.sent
+        relay = _relay(record, reply, upstream, target, ports)
     except Exception as error:
         failed = error if isinstance(error, Denied) else Denied(Reason.INTERNAL, _where(error))
-        reason, result = failed.reason, failed.reason.rpartition(".")[2]
+        result, record.tries = failed.reason.rpartition(".")[2], sending.sent
         ports.log(record.ended(ports.now(), result, None, sent_at, failed.detail))
-        return _refusal(reason, record)
-    ports.log(record.ended(ports.now(), "answered", answer.status, sent_at))
-    return Relay(answer, _headers(record))
+        return _refusal(failed, record)
+    ports.log(record.ended(ports.now(), "answered", reply.status, sent_at))
+    return relay
+
+
+def _relay(
+    record: audit.Record, reply: UpstreamAnswer, upstream: Upstream, target: Target, ports: Ports
+) -> Relay:
+    """An upstream's answer, as it is passed on."""
+    told, inbound = _headers(record), record.inbound
+    if reply.status >= 400:
+        told["airgate-error"] = "upstream"
+    if upstream.cors is not None:
+        told |= cors.shown(upstream.cors, inbound.headers.get("origin"), ports.header(reply, "vary"))
+    return Relay(reply, told, partial(_passed, target, upstream.base, inbound.url))
+
+
+def _passed(target: Target, base: str, url: str, name: str, value: str) -> str | None:
+    """A header of an answer that concerns the gate, as callers may see it; None: not at all."""
+    if name in location.NAMES:
+        return location.rewrite(value, target, base, forward.origin(url))
+    return cookie.scoped(value, target, base) if name == cookie.NAME else None
+
+
+class _Approved(NamedTuple):
+    """A call that policy permits."""
+
+    bundle: Bundle
+    upstream: Upstream
+    caller: Caller
+    decision: Decision
+
+
+async def _approve(
+    record: audit.Record, target: Target, state: State, ports: Ports, host: str | None = None
+) -> _Approved:
+    """Who is calling what, and that policy permits it. Raises Denied."""
+    bundle, caller, shard = await _admit(record, target, state, ports, host)
+    target = record.target or target  # with the upstream whose host it is
+    upstream = bundle.upstreams.get(target.upstream)
+    if upstream is None:
+        raise Denied(Reason.ROUTE_UNKNOWN_UPSTREAM)
+    forward.fits(target, upstream)
+    record.log_path = upstream.log_path
+    decision = _decide(record, bundle, caller, target, shard, ports)
+    if decision.reason is not None:
+        raise Denied(decision.reason, decision.obligations.conflict)
+    return _Approved(bundle, upstream, caller, decision)
+
+
+async def _honour(record: audit.Record, approved: _Approved, target: Target, ports: Ports) -> None:
+    """See to what the permits ask for. The last thing before a call: one that is refused is not counted."""
+    asked, most = approved.decision.obligations, approved.upstream.max_body
+    if most is not None and record.page != "authz":
+        asked = asked.within(most)
+    if asked is not NOTHING:
+        await duty.honour(asked, approved.caller, target, record, ports)
+
+
+def _delivery(record: audit.Record, approved: _Approved, target: Target, state: State) -> delivery.Delivery:
+    """The call to the upstream, with the credential that policy or the upstream's settings choose."""
+    inbound, upstream = record.inbound, approved.upstream
+    call = forward.outbound(inbound, target, upstream)
+    record.keyed = bool(call.headers.get("idempotency-key"))
+    record.credential = name = approved.decision.obligations.credential or upstream.credential
+    credential = None
+    if name is not None:
+        credential = upstream.credentials.get(name)
+        if credential is None:
+            raise Denied(Reason.POLICY_OBLIGATION, f"the upstream has no credential {name:.80}")
+        if isinstance(credential, Own) and (own := tokens.own(inbound.headers)) is not None:
+            if tokens.for_gate(own, approved.bundle.rules):
+                hint = "Authorization goes on to the upstream here: it must not hold a token for this gate"
+                raise Denied(Reason.REQUEST_HEADER_INVALID, "a token for this gate in Authorization", hint)
+            call.headers["authorization"] = own
+    health = state.health(target.upstream)
+    return delivery.Delivery(call, upstream, credential, inbound, health, state.minted)
+
+
+async def _check(record: audit.Record, state: State, ports: Ports) -> Refusal:
+    """What a proxy asks: the decision on its client's request, which the proxy then forwards itself."""
+    try:
+        secrets: str | None = ports.secret(authz.SECRETS)
+    except LookupError:
+        secrets = None
+    authz.believe(record.inbound.headers, secrets)
+    check = authz.read(record.inbound)
+    # From here on, who calls is the proxy's client.
+    record.inbound, record.target = check.inbound, check.target
+    approved = await _approve(record, check.target, state, ports, check.host)
+    authz.refuse_unenforceable(approved.decision.obligations)
+    await _honour(record, approved, record.target, ports)
+    vouched = None
+    if approved.upstream.assertion:
+        vouched = await _vouch(record, approved, record.target, state, ports)
+    return authz.permitted(check, approved.caller, _headers(record), vouched)
+
+
+async def _vouch(
+    record: audit.Record, approved: _Approved, target: Target, state: State, ports: Ports
+) -> str:
+    """The statement, signed, by which an upstream knows that a call came through the gate, and whose it is."""
+    decision = approved.decision._replace(bundle=approved.bundle.version)
+    now, request_id = ports.now(), record.inbound.request_id
+    keys = state.assertion_keys(ports)
+    return await assertion.assertion(
+        keys, approved.caller, decision, target.upstream, request_id, now, ports.sign
+    )
+
+
+async def _meet_browser(record: audit.Record, target: Target, state: State, ports: Ports) -> Refusal | None:
+    """What a page of another origin may read of the answer. A preflight is answered here (Fetch, CORS)."""
+    inbound = record.inbound
+    bundle = await state.current(ports)
+    upstream = bundle.upstreams.get(target.upstream)
+    if upstream is None or upstream.cors is None:
+        return None
+    told = cors.shown(upstream.cors, inbound.headers["origin"])
+    if cors.ALLOWED not in told:
+        return None  # and nothing tells this upstream from one that knows of no pages
+    record.cors = told
+    if not cors.asks(inbound.method, inbound.headers):
+        return None
+    preflight = cors.preflight(upstream.cors, inbound.headers)
+    if preflight is None:
+        return None  # and so it is refused, as any call without a token is
+    record.page, record.bundle, record.sequence = "preflight", bundle.version, state.sequence
+    return Refusal(204, {"airgate-request-id": inbound.request_id, **preflight}, "")
 
 
 async def _admit(
-    record: audit.Record, target: Target, state: State, ports: Ports
+    record: audit.Record, target: Target, state: State, ports: Ports, host: str | None = None
 ) -> tuple[Bundle, Caller, Shard]:
-    """Who is calling, and the policies for where they want to go: all of them from one bundle, the one in force."""
+    """Who is calling, and the policies for where they want to go: all of them from one bundle, the one in force.
+
+    `host`: of a request that a proxy asks about; the bundle says which upstream's it is.
+    """
     bundle = state.bundle
     if bundle is None or not state.fresh(record.inbound.received_at):
         bundle = await state.current(ports)
     proven = False
     while True:
+        if host is not None:
+            target = record.target = target._replace(upstream=bundle.hosts.get(host, ""))
         record.bundle, record.sequence = bundle.version, state.sequence
         caller = await _authenticate(record, bundle, state, ports, proven)
         proven = True  # the same token again: its proof has been used up
@@ -146,7 +288,7 @@ def _decide(
 ) -> Decision:
     """What policy says, for the record as well."""
     inbound = record.inbound
-    if shard.asks_country:
+    if shard.asks_country and record.page != "authz":  # the runtime knows the proxy's, not its client's
         record.country = ports.country()
     call = Call(caller, target, inbound.received_at, inbound.headers.get("cf-connecting-ip"), record.country)
     decision = shard.decide(call)
@@ -231,6 +373,8 @@ async def _page(record: audit.Record, target: Target, state: State, ports: Ports
         return await _health(record, target, state, ports)
     if record.page == "authzen-configuration":
         return _document(record, authzen.configuration(forward.origin(record.inbound.url)))
+    if record.page == "jwks":
+        return _keys(record, state, ports)
     if record.page == "oauth-protected-resource":
         bundle = await state.current(ports)
         record.bundle, record.sequence = bundle.version, state.sequence
@@ -291,6 +435,17 @@ def _document(record: audit.Record, document: dict[str, Any], status: int = 200)
     return Refusal(status, headers, json.dumps(document) + "\n")
 
 
+def _keys(record: audit.Record, state: State, ports: Ports) -> Refusal:
+    """The public keys of the gate's assertions (RFC 7517 §5); none, while it signs none."""
+    try:
+        document = state.assertion_keys(ports).jwks
+    except Denied as denied:
+        record.note = denied.detail
+        document = '{"keys":[]}'
+    headers = {"content-type": "application/jwk-set+json", "cache-control": "max-age=300", **_headers(record)}
+    return Refusal(200, headers, document + "\n")
+
+
 async def _health(record: audit.Record, target: Target, state: State, ports: Ports) -> Refusal:
     """`ok` or `failing` for anyone; what is in force and how fresh, for a caller whom policy lets see it."""
     report: dict[str, Any] = {"status": "failing"}
@@ -319,7 +474,7 @@ def _where(error: Exception) -> str:
 
 
 def _headers(record: audit.Record) -> dict[str, str]:
-    headers = {"airgate-request-id": record.inbound.request_id}
+    headers = {"airgate-request-id": record.inbound.request_id, **record.cors}
     if (decision := record.decision) is not None:
         headers["airgate-decision"] = "permit" if decision.permit else "deny"
         if decision.policies:
@@ -327,50 +482,25 @@ def _headers(record: audit.Record) -> dict[str, str]:
     return headers
 
 
-def _refusal(reason: Reason, record: audit.Record, hint: str = "", decided: str = "permit") -> Refusal:
+def _refusal(denied: Denied, record: audit.Record, decided: str = "permit") -> Refusal:
+    reason, inbound = denied.reason, record.inbound
     headers = _headers(record)
     if record.decision is not None:  # what permits ask for may refuse a call that they let through
         headers["airgate-decision"] = decided
-    if record.page and (echoed := authzen.echo(record.inbound.headers.get("x-request-id"))) is not None:
+    if record.page and (echoed := authzen.echo(inbound.headers.get("x-request-id"))) is not None:
         headers["x-request-id"] = echoed
     if ANSWERS[reason].status == 401:
-        headers["www-authenticate"] = oauth.challenge(reason, forward.origin(record.inbound.url))
+        headers["www-authenticate"] = oauth.challenge(reason, forward.origin(record.url))
     owner = record.decision.owner if record.decision is not None else None
     # Doing it again is the caller's decision, where it is not the same as once (RFC 9110 §9.2.2).
-    twice = reason in _MAY_HAVE_ACTED and record.inbound.method in ("POST", "PATCH")
-    return refusal(reason, record.inbound.request_id, headers, owner, hint, final=twice)
-
-
-def refusal(
-    reason: Reason,
-    request_id: str,
-    headers: dict[str, str],
-    contact: str | None = None,
-    hint: str = "",
-    *,
-    final: bool = False,
-) -> Refusal:
-    """A problem document (RFC 9457): stable, dull, with what a caller needs to ask about it and nothing else.
-
-    `final`: not to be tried again, though the reason alone would allow it.
-    """
-    told = ANSWERS[reason]
-    if final:
-        told = told._replace(retry_after=None)
-    problem: dict[str, Any] = {
-        "type": f"urn:airgate:reason:{reason}",
-        "title": told.title,
-        "status": told.status,
-        "code": reason,
-        "request_id": request_id,
-        "retryable": told.retry_after is not None,
-    }
-    headers = {"content-type": "application/problem+json", "cache-control": "no-store", **headers}
-    if told.retry_after is not None:
-        problem["retry_after"] = told.retry_after
-        headers["retry-after"] = str(told.retry_after)
-    if contact is not None:
-        problem["contact"] = contact
-    if hint:
-        problem["detail"] = hint
-    return Refusal(told.status, headers, json.dumps(problem) + "\n")
+    once = inbound.method in ("POST", "PATCH") and not record.keyed
+    return problem.refusal(
+        reason,
+        inbound.request_id,
+        headers,
+        owner,
+        denied.hint,
+        retry_after=None
+        if reason in _MAY_HAVE_ACTED and once
+        else denied.retry_after or ANSWERS[reason].retry_after,
+    )

@@ -3,6 +3,7 @@
 Everything here is a plain immutable value. Nothing here knows of JavaScript, I/O or clocks.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -48,11 +49,17 @@ class Reason(StrEnum):
     REQUEST_LENGTH_REQUIRED = "request.length_required"
     REQUEST_BODY_TOO_LARGE = "request.body_too_large"
     REQUEST_BODY_INVALID = "request.body_invalid"
+    REQUEST_UPGRADE = "request.upgrade"
+    REQUEST_GRPC = "request.grpc"
     LIMIT_RATE = "limit.rate"
     LIMIT_PROOFS = "limit.proofs"
     ISSUER_UNAVAILABLE = "issuer.unavailable"
     UPSTREAM_UNREACHABLE = "upstream.unreachable"
     UPSTREAM_TIMEOUT = "upstream.timeout"
+    UPSTREAM_CIRCUIT_OPEN = "upstream.circuit_open"
+    UPSTREAM_OVERLOADED = "upstream.overloaded"
+    UPSTREAM_CREDENTIAL = "upstream.credential"
+    PROXY_UNKNOWN = "proxy.unknown"
     INTERNAL = "internal"
 
 
@@ -103,11 +110,17 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.REQUEST_LENGTH_REQUIRED: Answer(411, "The length of the body must be declared"),
     Reason.REQUEST_BODY_TOO_LARGE: Answer(413, "The body is larger than policy allows"),
     Reason.REQUEST_BODY_INVALID: Answer(400, "The body cannot be read"),
+    Reason.REQUEST_UPGRADE: Answer(501, "The gate does not pass on WebSocket or other upgrades"),
+    Reason.REQUEST_GRPC: Answer(501, "The gate does not pass on gRPC"),
     Reason.LIMIT_RATE: Answer(429, "Too many calls", 60),
     Reason.LIMIT_PROOFS: Answer(429, "Too many DPoP proofs", 60),
     Reason.ISSUER_UNAVAILABLE: Answer(503, "The issuer's keys cannot be had at the moment", 5),
     Reason.UPSTREAM_UNREACHABLE: Answer(502, "The upstream cannot be reached", 5),
     Reason.UPSTREAM_TIMEOUT: Answer(504, "The upstream did not answer in time", 5),
+    Reason.UPSTREAM_CIRCUIT_OPEN: Answer(503, "The upstream fails; calls are held back for a while", 10),
+    Reason.UPSTREAM_OVERLOADED: Answer(503, "Too many calls wait for the upstream", 1),
+    Reason.UPSTREAM_CREDENTIAL: Answer(503, "The gate has no credential for the upstream at the moment", 5),
+    Reason.PROXY_UNKNOWN: Answer(403, "Only a proxy that is known here may ask this"),
     Reason.INTERNAL: Answer(503, "The gate could not handle the request", 5),
 }
 
@@ -116,14 +129,18 @@ class Denied(Exception):
     """The one way to refuse a request: raised anywhere, caught in `gateway.handle`.
 
     `detail` is for the audit log only and never reaches the caller; it must not hold a token or a secret.
-    `hint` is what the caller, who is known and permitted by then, has to do.
+    `hint` is what the caller, who is known and permitted by then, has to do. `retry_after`: seconds, where more is
+    known than the reason alone says.
     """
 
-    def __init__(self, reason: Reason, detail: str = "", hint: str = "") -> None:
+    def __init__(
+        self, reason: Reason, detail: str = "", hint: str = "", retry_after: int | None = None
+    ) -> None:
         super().__init__(f"{reason}: {detail}" if detail else str(reason))
         self.reason = reason
         self.detail = detail
         self.hint = hint
+        self.retry_after = retry_after
 
 
 class Inbound(NamedTuple):
@@ -137,6 +154,10 @@ class Inbound(NamedTuple):
     has_body: bool
 
 
+# What a path may have in it only where its upstream says what that means.
+ENCODED_SLASH, EMPTY_SEGMENT = 1, 2
+
+
 class Target(NamedTuple):
     """Where a request wants to go: parsed once; the same object is authorised and forwarded."""
 
@@ -146,6 +167,7 @@ class Target(NamedTuple):
     path: str  # canonical and encoded, what the upstream sees
     query: str  # with its "?", or empty
     properties: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  of an AuthZEN resource; a request has none
+    odd: int = 0  # ENCODED_SLASH, EMPTY_SEGMENT
 
 
 class Fact(NamedTuple):
@@ -211,6 +233,8 @@ class Outbound(NamedTuple):
     url: str
     headers: dict[str, str]
     timeout: float  # seconds until the answer's headers must be here
+    total_timeout: float | None = None  # seconds until all of it must be here
+    via: str | None = None  # the binding that leads there; None: the public network
 
 
 class UpstreamAnswer(NamedTuple):
@@ -218,6 +242,7 @@ class UpstreamAnswer(NamedTuple):
 
     status: int
     native: Any
+    body: Any = None  # its stream, the runtime's own as well
 
 
 class Refusal(NamedTuple):
@@ -233,3 +258,6 @@ class Relay(NamedTuple):
 
     answer: UpstreamAnswer
     headers: dict[str, str]
+    passed: Callable[
+        [str, str], str | None
+    ]  # a header that concerns the gate, as callers see it; None: not at all

@@ -37,6 +37,10 @@ class Obligations(NamedTuple):
     others: tuple[tuple[str, str], ...] = ()  # unknown to this gate: name, and value as JSON
     conflict: str = ""  # why they cannot all be honoured; empty: they can
 
+    def within(self, max_body: int) -> "Obligations":
+        """The same for an upstream that takes at most so many bytes."""
+        return self._replace(max_body=max_body if self.max_body is None else min(max_body, self.max_body))
+
     def documents(self) -> list[dict[str, Any]]:
         """As an answer to an AuthZEN question lists them: type and properties of each, under an id of its own."""
         listed: list[tuple[str, Any]] = [

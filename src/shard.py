@@ -36,7 +36,7 @@ from model import Decision
 from obligations import BY, PERIODS, Limit, Obligations, canonical, merge
 from policy import METHODS, Index, Policy, decide
 
-FORMAT = 2
+FORMAT = 3
 LIMIT = 20_000_000  # characters
 DEPTH = 160  # a path of 64 segments takes two levels for each
 MOST_POLICIES = 200_000

@@ -7,10 +7,15 @@ import gc
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+import assertion
 import audit
+import credential
+from assertion import AssertionKeys
+from breaker import Health
 from bundle import Bundle, Issuer, Pointer, load_bundle, load_pointer, pinned
 from dpop import Replays
 from keys import Keyring
+from minted import Minted
 from model import Denied, Reason
 from shard import EMPTY, Shard, load_shard
 from verified import Seen, Verified
@@ -41,8 +46,21 @@ class Store(Protocol):
         """The value of a key, None when there is none. Raises OSError."""
 
 
+class Secrets(Protocol):
+    """The Worker's secrets."""
+
+    def secret(self, name: str) -> str:
+        """Raises LookupError when there is none of that name."""
+
+
 def _message(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:300]
+
+
+def _place(bundle: Bundle | None, name: str) -> tuple[str, str | None] | None:
+    """Where an upstream is; None for one that is not there."""
+    upstream = bundle.upstreams.get(name) if bundle is not None else None
+    return None if upstream is None else (upstream.base, upstream.via)
 
 
 def _settle() -> None:
@@ -66,6 +84,9 @@ class State:
         ] = {}  # by their hash, so that a new bundle finds those that have not changed
         self._missed: dict[str, tuple[float, str]] = {}  # shards that could not be read: when, and why
         self._keyrings: dict[str, Keyring] = {}
+        self._healths: dict[str, Health] = {}
+        self.minted = Minted()
+        self._assertion: AssertionKeys | ValueError | None = None
         self.proofs = Replays()
         self.verified = Verified()
 
@@ -184,13 +205,18 @@ class State:
         _settle()
 
     def _install(self, bundle: Bundle, shards: dict[str, Shard], pointer: Pointer) -> None:
-        self.bundle, self.pointer = bundle, pointer
+        before, self.bundle, self.pointer = self.bundle, bundle, pointer
         named = frozenset(bundle.shards.values())
         self._shards = {digest: shard for digest, shard in (self._shards | shards).items() if digest in named}
         self._missed = {}
         self.verified = Verified()  # roles and rules may have changed
         sources = {issuer.source for issuer in bundle.issuers.values()}
         self._keyrings = {issuer: ring for issuer, ring in self._keyrings.items() if ring.source in sources}
+        self._healths = {
+            name: health
+            for name, health in self._healths.items()
+            if _place(before, name) == _place(bundle, name)
+        }
         self._make_room()
 
     @property
@@ -215,6 +241,11 @@ class State:
             "shards": {
                 upstream: self._shard_report(digest)
                 for upstream, digest in (self.bundle.shards.items() if self.bundle else ())
+            },
+            "circuits": {  # of the upstreams that this isolate holds calls back from
+                name: circuit
+                for name, health in self._healths.items()
+                if (circuit := health.circuit(now)) != "closed"
             },
             "warnings": self._warnings(now),
             "issuers": {
@@ -250,6 +281,25 @@ class State:
         if ring is None or ring.source != issuer.source:
             ring = self._keyrings[name] = Keyring(issuer.source)
         return ring
+
+    def assertion_keys(self, secrets: Secrets) -> AssertionKeys:
+        """What assertions are signed with. Raises Denied `upstream.credential`."""
+        if self._assertion is None:
+            text = credential.read(assertion.SECRET, secrets.secret)
+            try:
+                self._assertion = assertion.read_keys(text)
+            except ValueError as error:  # it stays as it is for as long as this isolate lives
+                self._assertion = error
+        if isinstance(self._assertion, ValueError):
+            raise Denied(Reason.UPSTREAM_CREDENTIAL, f"{assertion.SECRET}: {self._assertion}")
+        return self._assertion
+
+    def health(self, upstream: str) -> Health:
+        """What this isolate knows of an upstream that is in force."""
+        health = self._healths.get(upstream)
+        if health is None:
+            health = self._healths[upstream] = Health()
+        return health
 
     def remember(self, token: str, seen: Seen, bundle: Bundle) -> None:
         """Keep a token verified under a bundle, unless another is in force by now: its roles may be others."""

@@ -4,7 +4,9 @@ The order keeps refusals cheap and safe: length, characters, depth, strict JSON,
 Nothing of a token is believed before its signature has been checked, except which issuer to ask for keys.
 """
 
+import re
 from binascii import a2b_base64
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -25,6 +27,9 @@ _PADDING = (b"", b"", b"==", b"=")
 _LAST = (_BASE64URL, b"", b"AQgw", b"AEIMQUYcgkosw048")
 # Parameters that would change what is signed or name a key of the sender's choice.
 _HEADER_REFUSED = frozenset({"b64", "crit", "enc", "jku", "jwk", "x5c", "x5u", "zip"})
+
+# What may be a JWS, wherever it stands. Each place is looked at once: nothing is given back, or begins inside a word.
+_COMPACT = re.compile(r"(?<![\w-])[\w-]++\.[\w-]++\.[\w-]++", re.ASCII)
 
 _ACCESS_TOKEN = frozenset({"at+jwt", "application/at+jwt"})
 _PLAIN = frozenset({None, "jwt", "application/jwt"})
@@ -89,6 +94,11 @@ def presented(headers: dict[str, str]) -> tuple[str, str]:
             raise Denied(Reason.TOKEN_MISSING)
         token = credential.strip(" ")
     return _refuse_long(token), scheme
+
+
+def own(headers: dict[str, str]) -> str | None:
+    """The caller's own `Authorization`, which is not the one that names the caller here; None when there is none."""
+    return headers.get("authorization") if "airgate-token" in headers else None
 
 
 def _refuse_long(token: str) -> str:
@@ -201,6 +211,25 @@ def _refuse_audience(claims: dict[str, Any], rules: Rules) -> None:
         party = claims.get("azp", claims.get("client_id"))
         if not isinstance(party, str) or party not in rules.authorized_parties:
             raise Denied(Reason.TOKEN_AUDIENCE, "meant for others as well, and not from an authorized party")
+
+
+def for_gate(text: str, rules: Callable[[str], Rules | None]) -> bool:
+    """Whether a header's value holds a token for this gate, or is too long to be looked at. `rules` by exact iss."""
+    if len(text) > 2 * MAX_TOKEN:
+        return True
+    for found in _COMPACT.finditer(text):
+        try:
+            token = parse(found[0])
+        except Denied:
+            continue
+        known = rules(token.issuer)
+        audience = token.claims.get("aud")
+        audiences = audience if isinstance(audience, list) else [audience]
+        if known is not None and any(
+            [item in known.audiences for item in audiences if isinstance(item, str)]
+        ):
+            return True
+    return False
 
 
 def _refuse_others(claims: dict[str, Any], rules: Rules) -> None:

@@ -12,10 +12,12 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
+import js
 from js import (
     AbortController,
     AbortSignal,
     Array,
+    Headers,
     Object,
     Response,
     clearTimeout,
@@ -27,10 +29,12 @@ from js import fetch as js_fetch
 from pyodide.ffi import JsException, create_proxy, to_js
 
 import audit
-import forward
 import gateway
+import headers
+import problem
 from keys import Key
 from model import Denied, Inbound, Outbound, Reason, Refusal, Relay, UpstreamAnswer
+from signing import SigningKey
 from state import State
 
 # WebCrypto's names for RFC 7518's algorithms: what importKey needs, and what verify needs.
@@ -46,10 +50,18 @@ _ALGORITHMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 BODY = 5.0  # seconds that a body which the gate itself reads may take
 
 _state = State()
+_secrets: dict[
+    str, str
+] = {}  # those that have been asked for; a new value is a new version of the Worker, and of this
 
 
 def _plain(members: dict[str, Any]) -> Any:
     return to_js(members, dict_converter=Object.fromEntries)
+
+
+def _function(method: Any) -> Any:
+    """A method as a plain function, whose first argument is the object."""
+    return method.call.bind(method)
 
 
 class _Script:
@@ -58,14 +70,18 @@ class _Script:
     def __init__(self) -> None:
         self.log = console.log
         self.check = crypto.subtle.verify
+        self.sign = crypto.subtle.sign
         self.verifying = {name: _plain(verifying) for name, (_, verifying) in _ALGORITHMS.items()}
         self.new_controller = AbortController.new
         self.new_response = Response.new
         self.array_from = getattr(Array, "from")
         self.from_entries = Object.fromEntries
-        # abort() as a plain function of the controller, so that a timer can call it without a proxy of ours.
-        method = AbortController.prototype.abort
-        self.abort = method.call.bind(method)
+        # Methods as plain functions: one that is looked up on an object is a new proxy each time.
+        self.join = _function(Array.prototype.join)
+        self.keys = _function(Headers.prototype.keys)
+        self.set_header = _function(Headers.prototype.set)
+        # And a timer can call this one without a proxy of ours.
+        self.abort = _function(AbortController.prototype.abort)
 
 
 @functools.cache
@@ -82,6 +98,12 @@ def _present(value: Any) -> bool:
     return value is not None and type(value).__name__ != "JsNull"
 
 
+def _value(headers: Any, name: str) -> str | None:
+    """The value of a header; None when there is none."""
+    value = headers.get(name)
+    return value if isinstance(value, str) else None
+
+
 def _name(error: JsException) -> str:
     """The error's name, such as TypeError; JavaScript may throw anything, so it may have none."""
     return str(getattr(error, "name", "unnamed"))
@@ -90,13 +112,14 @@ def _name(error: JsException) -> str:
 async def _read(stream: Any, limit: int) -> bytes | None:
     """All of a stream; None when that is more than `limit` bytes."""
     reader = stream.getReader()
-    text = b""
+    parts, size = [], 0
     while not (chunk := await reader.read()).done:
-        text += chunk.value.to_bytes()
-        if len(text) > limit:
+        parts.append(part := chunk.value.to_bytes())
+        size += len(part)
+        if size > limit:
             await reader.cancel()
             return None
-    return text
+    return b"".join(parts)
 
 
 _random = ""  # hex digits that no request has used yet
@@ -114,13 +137,14 @@ def _request_id() -> str:
 class Runtime:
     """The pipeline's ports, for one request."""
 
-    __slots__ = ("_body", "_ctx", "_env", "_request", "_script")
+    __slots__ = ("_body", "_ctx", "_env", "_held", "_request", "_script")
 
     def __init__(self, request: Any, env: Any, ctx: Any) -> None:
         self._request = request
         self._env = env
         self._ctx = ctx
         self._body: Any = None
+        self._held = False  # whether the body is here, to be sent as often as need be
         self._script = _script()
 
     def read(self, request_id: str) -> Inbound:
@@ -128,7 +152,7 @@ class Runtime:
         if _present(body := request.body):
             self._body = body
         # All names and values in one crossing. Neither can hold a line feed, and a name no comma (RFC 9110 §5).
-        lines = self._script.array_from(request.headers).join("\n")
+        lines = self._script.join(self._script.array_from(request.headers), "\n")
         headers = dict([line.split(",", 1) for line in lines.split("\n")]) if lines else {}
         return Inbound(request_id, time.time(), request.method, request.url, headers, self._body is not None)
 
@@ -175,6 +199,21 @@ class Runtime:
             raise Denied(Reason.REQUEST_BODY_TOO_LARGE, hint=f"at most {limit} bytes")
         return text
 
+    def secret(self, name: str) -> str:
+        held = _secrets.get(name)
+        if held is None:
+            held = getattr(self._env, name, None)
+            if not isinstance(held, str):
+                raise LookupError(name)
+            _secrets[name] = held
+        return held
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def random(self) -> float:
+        return int.from_bytes(os.urandom(4), "big") / 2**32
+
     async def kv(self, key: str, timeout: float) -> str | None:
         try:
             value = await asyncio.wait_for(self._env.POLICY.get(key), timeout)
@@ -184,7 +223,8 @@ class Runtime:
 
     async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
         try:
-            options = {"redirect": "manual", "signal": AbortSignal.timeout(int(timeout * 1000))}
+            signal = AbortSignal.timeout(int(timeout * 1000))
+            options = {"redirect": "manual", "signal": signal, "cache": "no-store"}
             answer = await js_fetch(url, _object(options))
             if answer.status != 200:
                 if _present(answer.body):
@@ -201,6 +241,43 @@ class Runtime:
             timed_out = name in ("AbortError", "TimeoutError")
             raise (TimeoutError if timed_out else ConnectionError)(name) from error
 
+    async def post(
+        self, url: str, headers: dict[str, str], body: bytes, timeout: float, limit: int
+    ) -> tuple[int, bytes]:
+        options = {
+            "method": "POST",
+            "headers": headers,
+            "body": to_js(body),
+            "redirect": "manual",
+            "signal": AbortSignal.timeout(int(timeout * 1000)),
+        }
+        try:
+            answer = await js_fetch(url, _object(options))
+            text = await _read(answer.body, limit) if _present(answer.body) else b""
+        except JsException as error:
+            name = _name(error)
+            timed_out = name in ("AbortError", "TimeoutError")
+            raise (TimeoutError if timed_out else ConnectionError)(name) from error
+        if text is None:
+            raise OSError(f"longer than {limit} bytes")
+        return answer.status, text
+
+    async def sign(self, key: SigningKey, signed: bytes) -> bytes:
+        name, script = key.algorithm, _script()
+        handle = key.handles.get(name)
+        try:
+            if handle is None:
+                handle = await crypto.subtle.importKey(
+                    "jwk", _object(key.jwk), _object(_ALGORITHMS[name][0]), False, to_js(["sign"])
+                )
+                key.handles[name] = handle
+            signature = await script.sign(script.verifying[name], handle, to_js(signed))
+        except JsException as error:
+            raise Denied(
+                Reason.UPSTREAM_CREDENTIAL, f"the runtime refused the key: {_name(error)}"
+            ) from error
+        return bytes(signature.to_bytes())
+
     async def verify(self, key: Key, algorithm: str, signature: bytes, signed: bytes) -> bool:
         handle, script = key.handles.get(algorithm), _script()
         try:
@@ -214,29 +291,97 @@ class Runtime:
         except JsException as error:
             raise Denied(Reason.TOKEN_KEY, f"the runtime refused the key: {_name(error)}") from error
 
+    async def hold(self, limit: int, timeout: float) -> None:
+        declared = _value(self._request.headers, "content-length")
+        try:
+            # Bytes of a known number never enter Python.
+            if declared is not None and declared.isdigit() and len(declared) < 16 and int(declared) <= limit:
+                work = self._script.new_response(self._body).arrayBuffer()
+            else:
+                work = _read(self._body, limit)
+            body = await asyncio.wait_for(work, timeout)
+        except TimeoutError:
+            raise Denied(Reason.REQUEST_BODY_INVALID, hint=f"send it within {timeout:.0f} s") from None
+        except JsException as error:
+            raise Denied(Reason.REQUEST_BODY_INVALID, _name(error)) from error
+        if body is None:
+            raise Denied(Reason.REQUEST_BODY_TOO_LARGE, hint=f"at most {limit} bytes")
+        self._body = to_js(body) if isinstance(body, bytes) else body
+        self._held = True
+
+    def held(self) -> bytes:
+        return bytes(self._body.to_bytes()) if self._held else b""
+
     async def send(self, call: Outbound) -> UpstreamAnswer:
-        # The limit is on the answer's headers only: AbortSignal.timeout() would cut a long body off as well.
-        controller = self._script.new_controller()
-        timer = setTimeout(self._script.abort, int(call.timeout * 1000), controller)
+        # The first limit is on the answer's headers only: AbortSignal.timeout() would cut a long body off as well.
+        script = self._script
+        controller = script.new_controller()
+        timer = setTimeout(script.abort, int(call.timeout * 1000), controller)
         options = {
             "method": call.method,
             "headers": call.headers,
             "redirect": "manual",
             "signal": controller.signal,
+            # The edge's cache knows addresses, and not who calls, or as what.
+            "cache": "no-store",
         }
         if self._body is not None:
-            options |= {"body": self._body, "duplex": "half"}
+            options["body"] = self._body
+            if not self._held:
+                options["duplex"] = "half"
+        last = None
+        if call.total_timeout is not None:
+            # It ends with the request at the latest, so nobody has to take it back.
+            last = setTimeout(script.abort, int(call.total_timeout * 1000), controller)
         try:
-            native = await js_fetch(call.url, _object(options))
+            native = await self._fetch(call.via)(call.url, _object(options))
         except JsException as error:
             timed_out = _name(error) in ("AbortError", "TimeoutError")
             raise Denied(Reason.UPSTREAM_TIMEOUT if timed_out else Reason.UPSTREAM_UNREACHABLE) from error
         finally:
             clearTimeout(timer)
         # 101, or a status that HTTP does not have: the runtime cannot build such an answer.
-        if not 200 <= native.status <= 599:
-            raise Denied(Reason.UPSTREAM_UNREACHABLE, f"answered {native.status}")
-        return UpstreamAnswer(native.status, native)
+        status = native.status
+        if not 200 <= status <= 599:
+            raise Denied(Reason.UPSTREAM_UNREACHABLE, f"answered {status}")
+        body = native.body
+        if last is not None and _present(body):
+            if (_value(native.headers, "content-type") or "").lower().startswith("text/event-stream"):
+                clearTimeout(last)  # events may go on for ever
+            else:
+                body = _limited(native, controller.signal)
+        return UpstreamAnswer(status, native, body)
+
+    def _fetch(self, via: str | None) -> Any:
+        if via is None:
+            return js_fetch
+        binding: Any = getattr(self._env, via, None)
+        if not _present(binding):
+            raise Denied(Reason.UPSTREAM_UNREACHABLE, f"no binding {via}")
+        return binding.fetch
+
+    def header(self, answer: UpstreamAnswer, name: str) -> str | None:
+        return _value(answer.native.headers, name)
+
+    async def discard(self, answer: UpstreamAnswer) -> None:
+        if _present(body := answer.body):
+            await body.cancel()  # or it would hold its connection
+
+
+def _limited(native: Any, signal: Any) -> Any:
+    """The body of an answer, cut off when the signal says so: one that is handed on as it is, nothing can stop."""
+    told = native.headers
+    length = _value(told, "content-length")
+    if (
+        length is not None
+        and length.isdigit()
+        and len(length) < 16
+        and _value(told, "content-encoding") is None
+    ):
+        through = js.FixedLengthStream.new(int(length))  # keeps the length declared
+    else:
+        through = js.IdentityTransformStream.new()
+    return native.body.pipeThrough(through, _object({"signal": signal}))
 
 
 def _respond(result: Refusal | Relay) -> Any:
@@ -244,14 +389,16 @@ def _respond(result: Refusal | Relay) -> Any:
         return Response.new(result.body, _object({"status": result.status, "headers": result.headers}))
     native = result.answer.native
     script = _script()
-    response = script.new_response(native.body, native)  # the stream is handed on, never read here
-    headers = response.headers
-    if "airgate" in ",".join(headers.keys()):
-        for name in list(headers.keys()):
-            if forward.reserved(name):
-                headers.delete(name)
+    response = script.new_response(result.answer.body, native)  # the stream is handed on, never read here
+    told = response.headers
+    for name in headers.concerning(script.join(script.array_from(script.keys(told)), ",")):
+        values = native.headers.getSetCookie() if name == "set-cookie" else [told.get(name)]
+        told.delete(name)
+        for value in values:
+            if (passed := result.passed(name, value)) is not None:
+                told.append(name, passed)
     for name, value in result.headers.items():
-        headers.set(name, value)
+        script.set_header(told, name, value)
     return response
 
 
@@ -263,11 +410,11 @@ async def on_fetch(request: Any, env: Any, ctx: Any) -> Any:
         inbound = runtime.read(request_id)
     except Exception as error:
         runtime.log(audit.crash_event(runtime.now(), request_id, type(error).__name__))
-        return _respond(gateway.refusal(Reason.INTERNAL, request_id, {"airgate-request-id": request_id}))
+        return _respond(problem.broken(request_id))
     result = await gateway.handle(inbound, _state, runtime)
     try:
         return _respond(result)
     except Exception as error:
         # Everything is on record by now; the caller gets an answer with its request id all the same.
         runtime.log(audit.lost_event(runtime.now(), request_id, type(error).__name__))
-        return _respond(gateway.refusal(Reason.INTERNAL, request_id, {"airgate-request-id": request_id}))
+        return _respond(problem.broken(request_id))

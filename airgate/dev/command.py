@@ -1,5 +1,6 @@
 """`airgate dev`: start the local stack and stay until Ctrl-C."""
 
+import re
 import signal
 import time
 from collections.abc import Mapping
@@ -12,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from airgate.dev.stack import DEFAULT_DIRECTORY, LocalStack, Ports, Stack, StackError, ended
-from airgate.node import NodeMissing, WranglerFailed
+from airgate.dev.stack import DEFAULT_DIRECTORY, LocalStack, Ports, Stack, StackError, ended, new_secrets
+from airgate.node import PROJECT, NodeMissing, WranglerFailed
 from airgate.policy.publish import PublishError, publish_local
 from airgate.policy.seed import STARTER, SeedError
 
@@ -45,6 +46,7 @@ def dev(
     local = LocalStack(
         directory,
         ports=Ports(port, provider_port, sample_port),
+        secrets=new_secrets(but_for=_own_secrets()),
         publish=lambda stack: publish_local(STARTER, stack, "airgate dev"),
         say=lambda line: console.print(f"[dim]{line} …[/]"),
     )
@@ -59,6 +61,13 @@ def dev(
     except (StackError, NodeMissing, WranglerFailed, SeedError, PublishError) as error:
         console.print(f"[bold red]The local stack can't run.[/] {escape(str(error))}")
         raise typer.Exit(1) from None
+
+
+def _own_secrets() -> list[str]:
+    """The names of the secrets in .dev.vars, which wrangler reads."""
+    file = PROJECT / ".dev.vars"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return re.findall(r"^\s*(?:export\s+)?(\w+)\s*=", text, re.MULTILINE)
 
 
 def end_on_signals() -> None:

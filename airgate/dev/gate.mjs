@@ -1,6 +1,10 @@
 // The gate on this machine: src/ on the embedded workerd, with the bindings that wrangler.toml gives [env.local].
 //
-//   node gate.mjs '{"root": "…", "port": 8787, "state": "…"}'
+//   node gate.mjs '{"root": "…", "port": 8787, "state": "…", "secrets": {"UPSTREAM_…": "…"}, "services": {"VIA_…": "host:port"}}'
+//   node gate.mjs FILE
+//
+// FILE holds the same; others of this machine can read a command line. `secrets` are the Worker's secrets, `services` what its
+// service bindings lead to; both may be left out.
 //
 // The Worker listens on its own socket. `wrangler dev` and Miniflare's usual entry put a proxy in front that rewrites
 // addresses ("/a/%2e%2e/b" becomes "/b"), so the gate would never see here what it sees at the edge.
@@ -8,7 +12,9 @@ import { readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 
-const { root, port, state } = JSON.parse(process.argv[2]);
+const given = process.argv[2];
+const settings = JSON.parse(given.startsWith("{") ? given : readFileSync(given, "utf8"));
+const { root, port, state, secrets = {}, services = {} } = settings;
 const wrangler = createRequire(path.join(root, "node_modules/wrangler-embedded/package.json"));
 const { Miniflare, Log, LogLevel } = wrangler("miniflare");
 const { unstable_getMiniflareWorkerOptions: workerOptions } = wrangler("./wrangler-dist/cli.js");
@@ -20,8 +26,13 @@ const modules = readdirSync(source)
   .sort((a, b) => Number(b === main) - Number(a === main)) // Miniflare starts the first one
   .map((name) => ({ type: "PythonModule", path: name, contents: readFileSync(path.join(source, name), "utf8") }));
 
+const options = workerOptions(path.join(root, "wrangler.toml"), "local").workerOptions;
+const external = Object.entries(services).map(([name, address]) => [name, { external: { address, http: {} } }]);
+
 const gate = new Miniflare({
-  ...workerOptions(path.join(root, "wrangler.toml"), "local").workerOptions,
+  ...options,
+  bindings: { ...options.bindings, ...secrets },
+  serviceBindings: { ...options.serviceBindings, ...Object.fromEntries(external) },
   name: "airgate",
   modules,
   host: "127.0.0.1",

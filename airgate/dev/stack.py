@@ -8,16 +8,16 @@ What other commands need to know about a running stack is in `DIR/stack.json`, w
 
 import json
 import os
-import secrets
 import shutil
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from secrets import token_urlsafe
 from types import TracebackType
 from typing import Any
 
@@ -44,13 +44,22 @@ CALLERS: Mapping[str, tuple[str, list[str]]] = {
 }
 
 
+# The Worker's secrets that kv-seed's upstreams name. Those of a policy of your own stand in .dev.vars.
+SECRETS = ("UPSTREAM_LEDGER_TOKEN",)
+
+
+def new_secrets(but_for: Collection[str] = ()) -> dict[str, str]:
+    """Values for SECRETS, which mean something to nobody."""
+    return {name: f"local-{token_urlsafe(24)}" for name in SECRETS if name not in but_for}
+
+
 class StackError(Exception):
     """The stack can't start or isn't there. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A running stack, as `DIR/stack.json` holds it (0600: it has the clients' secrets)."""
+    """A running stack, as `DIR/stack.json` holds it (0600: it has the clients' secrets and the Worker's)."""
 
     gate: str
     provider: str
@@ -60,6 +69,7 @@ class Stack:
     audit: Path
     provider_keys: Path
     clients: Mapping[str, Mapping[str, str]] = field(repr=False)
+    secrets: Mapping[str, str] = field(repr=False)
     pids: Mapping[str, int]
 
     @property
@@ -103,8 +113,9 @@ OPTION = {"gate": "--port", "provider": "--provider-port", "sample": "--sample-p
 class LocalStack:
     """Starts the stack on enter and ends all of it on exit, also when starting fails halfway.
 
-    `publish` fills the policy store before the gate starts; `say` is told what is being done, a line at a time.
-    Raises StackError (on enter).
+    `secrets` are the Worker's, new_secrets() when left out; those of .dev.vars count beside them. `publish` fills the
+    policy store before the gate starts; `say` is told what is being done, a line at a time. Raises StackError (on
+    enter).
     """
 
     def __init__(
@@ -112,6 +123,7 @@ class LocalStack:
         directory: Path,
         *,
         ports: Ports | None = None,
+        secrets: Mapping[str, str] | None = None,
         publish: Callable[[Stack], object] | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -119,6 +131,7 @@ class LocalStack:
         self.processes: list[Process] = []
         self.moved: dict[str, int] = {}  # role -> usual port that was taken
         self._ports = ports or Ports()
+        self._secrets = new_secrets() if secrets is None else secrets
         self._publish = publish
         self._say = say
 
@@ -161,8 +174,8 @@ class LocalStack:
             self._say("Publishing kv-seed to the local Workers KV")
             self._publish(stack)
         self._say("Starting the gate")
-        gate = {"root": str(PROJECT), "port": ports["gate"], "state": str(stack.state)}
-        self._run("gate", HERE / "gate.mjs", json.dumps(gate), on_line=AuditFile(stack.audit).take)
+        gate = str(self._gate_config(stack, ports["gate"]))
+        self._run("gate", HERE / "gate.mjs", gate, on_line=AuditFile(stack.audit).take)
         stack = replace(stack, pids={"airgate": os.getpid(), **{p.name: p.pid for p in self.processes}})
         self._wait_for("provider", stack.provider + "/.well-known/openid-configuration")
         self._wait_for("sample", stack.sample + "/")
@@ -206,7 +219,7 @@ class LocalStack:
         shutil.rmtree(state, ignore_errors=True)
         state.mkdir()
         address = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-        clients = {name: {"client_id": name, "client_secret": secrets.token_urlsafe(32)} for name in CALLERS}
+        clients = {name: {"client_id": name, "client_secret": token_urlsafe(32)} for name in CALLERS}
         stack = Stack(
             **address,
             state=state,
@@ -214,6 +227,7 @@ class LocalStack:
             audit=self.directory / "audit.ndjson",
             provider_keys=self.directory / "provider-keys.json",
             clients=clients,
+            secrets=self._secrets,
             pids={},
         )
         stack.audit.write_text("", encoding="utf-8")
@@ -234,6 +248,12 @@ class LocalStack:
             "clients": clients,
         }
         file = self.directory / "provider.json"
+        _write_private(file, config)
+        return file
+
+    def _gate_config(self, stack: Stack, port: int) -> Path:
+        config = {"root": str(PROJECT), "port": port, "state": str(stack.state), "secrets": stack.secrets}
+        file = self.directory / "gate.json"
         _write_private(file, config)
         return file
 

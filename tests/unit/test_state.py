@@ -170,7 +170,7 @@ def bad_pointers() -> list[Any]:
         pytest.param(None, None, id="the pointer is gone"),
         pytest.param("", None, id="the pointer is empty"),
         pytest.param("{", None, id="the pointer is cut short"),
-        pytest.param(canonical(pointer(new, 2, format=3)), new, id="the pointer has a newer format"),
+        pytest.param(canonical(pointer(new, 2, format=4)), new, id="the pointer has a newer format"),
         pytest.param(canonical(pointer(new, 2, more=1)), new, id="the pointer has a member more"),
         pytest.param(OSError("away"), None, id="KV is away"),
         pytest.param(TimeoutError(), None, id="KV does not answer"),
@@ -181,7 +181,7 @@ def bad_pointers() -> list[Any]:
         pytest.param(canonical(pointer(new, 2)), "", id="the bundle is empty"),
         pytest.param(canonical(pointer("[" * 9999, 2)), "[" * 9999, id="the bundle is 9,999 brackets"),
         pytest.param(
-            canonical(pointer('{"format":3}', 2)), '{"format":3}', id="the bundle has a newer format"
+            canonical(pointer('{"format":4}', 2)), '{"format":4}', id="the bundle has a newer format"
         ),
     ]
 
@@ -193,7 +193,7 @@ def break_(world: World, named: str | Exception | None, bundle: str | Exception 
     if bundle is not None and isinstance(named, str):
         world.values[BUNDLE + digest(canonical(NEW))] = bundle
         if isinstance(bundle, str):
-            for text in ("[" * 9999, '{"format":3}'):
+            for text in ("[" * 9999, '{"format":4}'):
                 world.values.setdefault(BUNDLE + digest(text), text)
 
 
@@ -394,6 +394,7 @@ def test_the_report_of_a_state_that_has_nothing() -> None:
             "zones_until": None,
         },
         "shards": {},
+        "circuits": {},
         "warnings": [],
         "issuers": {},
     }
@@ -413,6 +414,7 @@ def test_the_report(state: State, world: World) -> None:
     assert state.report(NOW + 5) == {
         "bundle": bundle,
         "shards": {"-": unread, "ledger": unread},
+        "circuits": {},
         "warnings": [],
         "issuers": {"company": keys},
     }
@@ -583,3 +585,16 @@ def test_a_shard_of_a_bundle_that_is_no_longer_in_force_is_used_once(state: Stat
     found = run(state.shard(old, "ledger", world))
     assert isinstance(found, Shard)
     assert state.held(old, "ledger") is None
+
+
+def test_what_is_known_of_an_upstream_ends_when_it_moves() -> None:
+    world, state = World(), State()
+    run(state.refresh(world, 1))
+    ledger, crm = state.health("ledger"), state.health("crm")
+    world.publish(document(ledger={"owner": "another@example.com"}), 2)
+    run(state.refresh(world, 1))
+    assert (state.health("ledger"), state.health("crm")) == (ledger, crm)
+    world.publish(document(ledger={"via": "VIA_LEDGER"}), 3)
+    run(state.refresh(world, 1))
+    assert state.health("ledger") is not ledger
+    assert state.health("crm") is crm

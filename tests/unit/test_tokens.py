@@ -20,6 +20,7 @@ from tokens import (
     Jws,
     Rules,
     Unverified,
+    for_gate,
     parse,
     presented,
     read_jws,
@@ -606,3 +607,12 @@ def test_an_accepted_token_is_within_its_times(
     )
     if accepted:
         assert end == claims["exp"] + rules.clock_skew
+
+
+@pytest.mark.parametrize("unit", ["a", "a.", ".", "-", "a.a.a ", "a.a", "e30.e30.e30,"])
+def test_looking_for_tokens_takes_no_longer_for_what_is_hostile(unit: str) -> None:
+    text = (unit * 16_384)[: 2 * MAX_TOKEN]
+    begun = time.process_time()
+    assert not for_gate(text, lambda iss: None)
+    assert time.process_time() - begun < 0.5
+    assert for_gate(text + "a", lambda iss: None)  # too long to be looked at

@@ -194,8 +194,39 @@ def asked(*policies: dict[str, Any]) -> list[list[str]]:
 MADE: dict[str, str] = {}  # every shard that document() has made, by its SHA-256
 
 
-def document(*policies: dict[str, Any]) -> dict[str, Any]:
-    """A bundle's JSON: with the given policies, or with rule() and a health page for publishers."""
+def upstream(**changes: Any) -> dict[str, Any]:
+    """An upstream's JSON, with changes: nothing beside the plain call."""
+    plain: dict[str, Any] = {
+        "base": "https://upstream.example.com",
+        "owner": "ledger@example.com",
+        "log_path": False,
+        "via": None,
+        "private": False,
+        "hosts": [],
+        "encoded_slash": "refuse",
+        "empty_segments": False,
+        "request_headers": None,
+        "set_headers": {},
+        "forwarded": False,
+        "cors": None,
+        "assertion": False,
+        "max_body": None,
+        "timeout": 30,
+        "total_timeout": None,
+        "retries": 0,
+        "concurrency": None,
+        "breaker": {"failures": 5, "ratio": 0.5, "open": 10},
+        "credential": None,
+        "credentials": {},
+    }
+    return {**plain, **changes}
+
+
+def document(*policies: dict[str, Any], ledger: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A bundle's JSON: with the given policies, or with rule() and a health page for publishers.
+
+    `ledger`: what is different about that upstream.
+    """
     health = rule(
         id="health",
         target={"upstreams": ["-"], "methods": ["GET"], "paths": ["/health"]},
@@ -206,7 +237,7 @@ def document(*policies: dict[str, Any]) -> dict[str, Any]:
     MADE.update({digest(text): text for text in texts.values()})
     zones = {row[1] for each in policies for row in each["conditions"] if row[0] == "when.time"}
     return {
-        "format": 2,
+        "format": 3,
         "issuers": {
             "company": {
                 "issuer": ISSUER,
@@ -233,18 +264,8 @@ def document(*policies: dict[str, Any]) -> dict[str, Any]:
             ],
         },
         "upstreams": {
-            "ledger": {
-                "base": "https://ledger.example.com/api",
-                "owner": "ledger@example.com",
-                "timeout": 30,
-                "log_path": True,
-            },
-            "crm": {
-                "base": "https://crm.example.com",
-                "owner": "crm@example.com",
-                "timeout": 2.5,
-                "log_path": False,
-            },
+            "ledger": upstream(base="https://ledger.example.com/api", log_path=True, **(ledger or {})),
+            "crm": upstream(base="https://crm.example.com", owner="crm@example.com", timeout=2.5),
         },
         "claims": asked(*policies),
         "shards": {upstream: digest(text) for upstream, text in texts.items()},
@@ -270,7 +291,7 @@ def pointer(text: str, sequence: int = 1, **changes: Any) -> dict[str, Any]:
     """The pointer to a bundle's text, with changes."""
     return without(
         {
-            "format": 2,
+            "format": 3,
             "sequence": sequence,
             "bundle": digest(text),
             "published_at": NOW - 60,
@@ -306,7 +327,11 @@ class World:
         self.clock = NOW
         self.values: dict[str, str | Exception] = {}
         self.pages: dict[str, bytes | Exception] = {JWKS_URI: jwks(KEY)}
-        self.answer: UpstreamAnswer | Exception = UpstreamAnswer(200, "native")
+        self.answer: UpstreamAnswer | Exception = UpstreamAnswer(200, {})
+        self.answers: list[UpstreamAnswer | Exception] = []  # of the upstream, in turn, before `answer`
+        self.secrets: dict[str, str] = {}
+        self.drawn = 0.5  # at random, from 0 up to 1
+        self.posted: list[tuple[int, bytes] | Exception] = []  # what token endpoints answer, in turn
         self.from_country: str | None = None
         self.limits = {"LIMIT_600_PER_60S": 1000}  # calls that each rate-limiting binding still allows
         self.sent = b""  # the request's body
@@ -394,8 +419,48 @@ class World:
         self._enter("verify", key.kid)
         return given == signature(signed, key.kid)
 
+    def secret(self, name: str) -> str:
+        return self.secrets[name]
+
+    def random(self) -> float:
+        return self.drawn
+
+    async def sleep(self, seconds: float) -> None:
+        self._enter("sleep", seconds)
+        self.clock += seconds
+
+    async def post(
+        self, url: str, headers: dict[str, str], body: bytes, timeout: float, limit: int
+    ) -> tuple[int, bytes]:
+        self._enter("post", (url, headers, body))
+        posted = self.posted.pop(0)
+        if isinstance(posted, Exception):
+            raise posted
+        return posted
+
+    async def sign(self, key: Any, signed: bytes) -> bytes:
+        self._enter("sign", key.kid)
+        return signature(signed, key.kid)
+
+    async def hold(self, limit: int, timeout: float) -> None:
+        self._enter("hold", limit)
+        if len(self.sent) > limit:
+            raise Denied(Reason.REQUEST_BODY_TOO_LARGE)
+
+    def held(self) -> bytes:
+        return self.sent
+
     async def send(self, call: Outbound) -> UpstreamAnswer:
-        self._enter("send", call)
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer
+        self._enter("send", call._replace(headers=dict(call.headers)))
+        answer = self.answers.pop(0) if self.answers else self.answer
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def header(self, answer: UpstreamAnswer, name: str) -> str | None:
+        """An answer's native object is a dictionary of its headers here."""
+        value: str | None = answer.native.get(name)
+        return value
+
+    async def discard(self, answer: UpstreamAnswer) -> None:
+        self._enter("discard", answer.status)
