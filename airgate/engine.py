@@ -37,15 +37,31 @@ from conditions import (
     Truth,
     equated,
 )
+from delivery import HELD
 from document import read_base64url, read_object
 from dpop import confirmed
 from duty import honour
-from forward import MAX_SEGMENTS, parse_target, refuse_unsendable
+from forward import MAX_SEGMENTS, fits, parse_target, refuse_unsendable
+from headers import Rule as HeaderRule
+from headers import passes as _passes
+from headers import sendable, settable
 from identity import KIND, KINDS, LONGEST_SUBJECT, SCOPE, Grant, Mapping, act, identify
 from keys import ALGORITHMS, Key, Keyring, read_key, refuse_foreign
 from keys import LIMIT as KEYS_LIMIT
 from keys import TIMEOUT as KEYS_TIMEOUT
-from model import ANSWERS, Caller, Decision, Denied, Fact, Identity, Inbound, Reason, Target
+from model import (
+    ANSWERS,
+    EMPTY_SEGMENT,
+    ENCODED_SLASH,
+    Caller,
+    Decision,
+    Denied,
+    Fact,
+    Identity,
+    Inbound,
+    Reason,
+    Target,
+)
 from obligations import BY, NOTHING, Limit, Obligations, merge
 from policy import METHODS, Candidate, Policy
 from shard import EMPTY, MOST_POLICIES, Shard, load_shard
@@ -54,6 +70,13 @@ from state import BUNDLE, POINTER, SHARD
 from tokens import Rules, Unverified
 from tokens import parse as parse_token
 from tokens import validate as validate_token
+from upstream import Upstream
+
+
+def passes(name: str) -> bool:
+    """Whether a caller's header of that name, in lower case, can go to any upstream."""
+    return _passes(name, HeaderRule())
+
 
 __all__ = [
     "ALGORITHMS",
@@ -63,10 +86,13 @@ __all__ = [
     "CONFIGURATION",
     "DAYS",
     "EMPTY",
+    "EMPTY_SEGMENT",
+    "ENCODED_SLASH",
     "EQUATED",
     "EVALUATION",
     "EVALUATIONS",
     "FLAGS",
+    "HELD",
     "KEYS_LIMIT",
     "KEYS_TIMEOUT",
     "KIND",
@@ -126,6 +152,7 @@ __all__ = [
     "Target",
     "Truth",
     "Unverified",
+    "Upstream",
     "Window",
     "Zone",
     "act",
@@ -134,6 +161,7 @@ __all__ = [
     "claim_texts",
     "confirmed",
     "equated",
+    "fits",
     "honour",
     "identify",
     "load_bundle",
@@ -142,6 +170,7 @@ __all__ = [
     "merge",
     "parse_target",
     "parse_token",
+    "passes",
     "pinned",
     "questions",
     "read_base64url",
@@ -149,5 +178,7 @@ __all__ = [
     "read_object",
     "refuse_foreign",
     "refuse_unsendable",
+    "sendable",
+    "settable",
     "validate_token",
 ]

@@ -7,22 +7,21 @@ import re
 from urllib.parse import urlsplit
 
 from airgate.engine import MAX_SEGMENTS
+from airgate.policy import hosts
+from airgate.policy.index import decoded
 from airgate.policy.words import quoted
 
 LONGEST = 1000  # characters of a path pattern
 
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-_HOST = re.compile(
-    r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9A-Fa-f:.]+\]"
-)
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
+_ENCODED_SLASH = re.compile(r"%2[Ff]")
 _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _REGEX = re.compile(r"^\^|\$$|\.[*+]|\[.*\]|\||\(\?|[)\]][*+?]|\\")
 _IDENTIFIER = re.compile(r"[\w.*-]+")  # Airflow's own rule for ids of DAGs and tasks, and *
 
 
-def address(url: str) -> str:
-    """What is wrong with a URL that the gate would call; empty when nothing is."""
+def address(url: str, *, clear: bool = False) -> str:
+    """What is wrong with a URL that the gate would call; empty when nothing is. `clear`: http is as good as https."""
     shown = quoted(url)
     try:
         parts = urlsplit(url)
@@ -40,19 +39,36 @@ def address(url: str) -> str:
     if "?" in url or "#" in url:
         return f"{shown}: has a query or fragment; write the address without it"
     host = parts.netloc.rpartition(":")[0] if port is not None else parts.netloc
-    if parts.scheme == "http" and host not in _LOOPBACK:
+    if parts.scheme == "http" and host not in hosts.LOOPBACK and not clear:
         return (
             f"{shown}: http would send tokens and data in the clear; write https (http only for this machine)"
         )
-    if not _HOST.fullmatch(host) or host != host.lower():
-        return f"{shown}: {quoted(host)} is not a host name in small letters (no wildcards)"
+    if wrong := hosts.host(host):
+        return f"{shown}: {wrong}"
     if not _PREFIX.fullmatch(parts.path.removesuffix("/")) or "/." in parts.path:
         return f"{shown}: a path here is letters, digits and . _ ~ -, and no segment begins with a dot"
     return ""
 
 
-def path_pattern(pattern: str) -> str:
-    """What is wrong with a path pattern; empty when nothing is."""
+def private_address(url: str) -> str:
+    """What keeps a URL, which `address` has found nothing wrong with, from being a public one; empty: nothing does."""
+    host = authority(url).rpartition(":")[0] if urlsplit(url).port is not None else authority(url)
+    if host in hosts.LOOPBACK:
+        return ""
+    wrong = hosts.private(host)
+    return f"{quoted(url)}: {wrong}" if wrong else ""
+
+
+def authority(url: str) -> str:
+    """Host and port of a URL, as they are written there."""
+    return urlsplit(url).netloc
+
+
+def path_pattern(pattern: str, refused: str = "") -> str:
+    """What is wrong with a path pattern; empty when nothing is.
+
+    `refused`: the name of an upstream of the policy's that refuses encoded slashes; empty: all take them.
+    """
     shown = quoted(pattern)
     if len(pattern) > LONGEST:
         return f"{shown}: longer than {LONGEST} characters"
@@ -68,7 +84,7 @@ def path_pattern(pattern: str) -> str:
     for number, segment in enumerate(segments, 1):
         if segment == "**" and number == len(segments):
             continue
-        if wrong := _segment(segment):
+        if wrong := _encoded_slash(segment, refused) or _segment(decoded(segment)):
             return f"{shown}: {wrong}"
     if len(segments) - (segments[-1] == "**") > MAX_SEGMENTS:
         return f"{shown}: has more than {MAX_SEGMENTS} segments, and the gate refuses requests that do"
@@ -76,6 +92,15 @@ def path_pattern(pattern: str) -> str:
     if twice := next((name for name in names if names.count(name) > 1), None):
         return f"{shown}: {{{twice}}} stands there twice; give each segment a name of its own"
     return ""
+
+
+def _encoded_slash(segment: str, refused: str) -> str:
+    if not refused or _ENCODED_SLASH.search(segment) is None:
+        return ""
+    return (
+        f"{quoted(segment)} holds an encoded slash, and calls of {refused} with one are refused; "
+        f'write "encoded_slash: segment" there if its API takes them for data'
+    )
 
 
 def placeholders(pattern: str) -> list[str]:
@@ -88,6 +113,10 @@ def _segment(segment: str) -> str:
         return "holds an empty segment (//), which the gate refuses in requests; write one slash"
     if segment in (".", ".."):
         return f"holds the segment {quoted(segment)}, which the gate refuses; write the path it leads to"
+    if "/" in segment and any(not part.strip(". ") for part in segment.split("/")):
+        return (
+            f"{quoted(segment)} holds nothing, or dots only, beside an encoded slash, which the gate refuses"
+        )
     if "**" in segment:
         return '"**" stands alone, and last, as in "/v1/reports/**"; elsewhere write * for one segment'
     if "{" in segment or "}" in segment:

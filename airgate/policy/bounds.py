@@ -8,8 +8,9 @@ stays a proof, and an example has to pass the gate anyway.
 import ipaddress
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, reduce
 from hashlib import sha256
+from operator import and_
 from typing import Any
 
 from airgate.engine import (
@@ -79,6 +80,16 @@ def state(*allowed: str) -> Demand:
 
 def one_of(pieces: Iterable[patterns.Pieces | patterns.PathPattern]) -> Demand:
     return ("one of", frozenset(pieces))
+
+
+def plain_path(odd: int) -> Demand:
+    """No segment holds what a path isn't allowed to: of slashes and nothing at all, only what `odd` has."""
+    return ("odd", odd)
+
+
+def odd_path(odd: int) -> Demand:
+    """The opposite: there is a segment that holds something else."""
+    return ("odder", odd)
 
 
 def none_of(pieces: Iterable[patterns.Pieces | patterns.PathPattern]) -> Demand:
@@ -205,7 +216,9 @@ def _path(demands: Demands) -> tuple[str, ...] | None:
         before = (patterns.ANYTHING,) * number
         groups.add(frozenset({patterns.PathPattern((*before, patterns.exactly(text)), True)}))
     unwanted = frozenset(pattern for demand in demands if demand[0] == "none of" for pattern in demand[1])
-    return patterns.path(frozenset(groups), unwanted)
+    odd = reduce(and_, [demand[1] for demand in demands if demand[0] == "odd"], patterns.ODD)
+    needed = frozenset(odd & ~demand[1] for demand in demands if demand[0] == "odder")
+    return patterns.path(frozenset(groups), unwanted, odd, needed)
 
 
 def _used(demands: Demands) -> tuple[frozenset[str], frozenset[str]] | None:

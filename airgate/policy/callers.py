@@ -1,10 +1,22 @@
 """Who could call: what the tokens of each issuer can say, and which roles follow from it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 
-from airgate.engine import KIND, KINDS, METHODS, SCOPE, SCOPES, Bundle, Grant, Mapping
+from airgate.engine import (
+    EMPTY_SEGMENT,
+    ENCODED_SLASH,
+    KIND,
+    KINDS,
+    METHODS,
+    SCOPE,
+    SCOPES,
+    Bundle,
+    Grant,
+    Mapping,
+    Upstream,
+)
 from airgate.policy import bounds
 from airgate.policy.bounds import MISSING, THERE, UNREADABLE, Demand, Key
 from airgate.policy.index import Row, Rule
@@ -158,6 +170,12 @@ class Tokens:
 _SAID = bounds.state(THERE, UNREADABLE)
 
 
+def odd(upstream: Upstream) -> int:
+    """What `forward.fits` lets pass for it."""
+    slash = ENCODED_SLASH if upstream.encoded_slash else 0
+    return slash | (EMPTY_SEGMENT if upstream.empty_segments else 0)
+
+
 def _plain(path: Path) -> Path:
     """One spelling of a claim: the gate takes `scp` for `scope`."""
     return SCOPE if path in SCOPES else path
@@ -179,9 +197,16 @@ def base(key: Key) -> frozenset[Demand]:
 
 @dataclass(frozen=True, eq=False)
 class Callers:
-    """All who could call, by the issuer's name."""
+    """All who could call, by the issuer's name, and what they could call: segments as each upstream takes them."""
 
     tokens: dict[str, Tokens]
+    segments: dict[str, int] = field(
+        default_factory=dict
+    )  # ENCODED_SLASH, EMPTY_SEGMENT; nothing when left out
+
+    def odd(self, upstream: str) -> int:
+        """What segments of that upstream's paths may hold beside what all may."""
+        return self.segments.get(upstream, 0)
 
     @classmethod
     def of(cls, bundle: Bundle, reading: Iterable[Rule] = (), beside: Bundle | None = None) -> "Callers":
@@ -200,7 +225,8 @@ class Callers:
                     issuer.dpop == "required",
                 )
                 for url, issuer in bundle.issuers.items()
-            }
+            },
+            {name: odd(upstream) for name, upstream in bundle.upstreams.items()},
         )
 
     @classmethod

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from airgate.engine import KIND, KINDS
+from airgate.policy import upstreams
 from airgate.policy.callers import Tokens
 from airgate.policy.compile import Compiled
+from airgate.policy.durations import seconds
 from airgate.policy.enforced import Enforced, clashes, may_meet
 from airgate.policy.evidence import Engine, Evidence
 from airgate.policy.index import canonical
-from airgate.policy.meaning import seconds
 from airgate.policy.search import Net, Part, Search, Unknown
 from airgate.policy.witness import Witness
 
@@ -192,7 +193,8 @@ def _meaning(part: Part) -> str:
         ]
 
     issuers = {name: rests_on(tokens) for name, tokens in part.callers.tokens.items()}
-    return canonical([rule.effect, rule.methods, rule.paths, conditions, issuers])
+    odd = part.callers.odd(part.upstream)
+    return canonical([rule.effect, rule.methods, rule.paths, conditions, issuers, odd])
 
 
 def _texts(old: Compiled, new: Compiled) -> Iterator[Change]:
@@ -309,13 +311,71 @@ def _policy_opens(one: dict[str, Any] | None, other: dict[str, Any]) -> Iterator
         yield "asking: other questions may be asked"
 
 
-def _nothing(one: dict[str, Any] | None, other: dict[str, Any]) -> Iterator[str]:
-    return iter(())
+def _upstream_opens(one: dict[str, Any] | None, other: dict[str, Any]) -> Iterator[str]:
+    """Where calls and secrets go, and what of them passes: nothing of it is a matter of policies."""
+    if one is None:  # that it can be reached comes with the policies
+        return
+    before, after = upstreams.upstream(one), upstreams.upstream(other)
+    yield from (
+        words
+        for name, words in _ELSEWHERE.items()
+        if before[name] != after[name] and after[name] != _CLOSED[name]
+    )
+    for name, what in (
+        ("hosts", "calls to %s are this upstream's"),
+        ("request_headers", "%s of callers pass"),
+    ):
+        if more := _more(before[name], after[name]):
+            yield f"{name}: {what % _shown(more)}"
+    origins = (after["cors"] or {}).get("origins", [])
+    if more := _more((before["cors"] or {}).get("origins", []), origins):
+        yield f"cors: pages of {_shown(more)} may read answers"
+    if before["assertion"] and not after["assertion"]:
+        yield "assertion: calls don't say any more who calls, so the upstream can't tell"
+    yield from _credential_opens(before, after)
+
+
+_ELSEWHERE = {
+    "base": "base: calls, and the secrets that they carry, go to another place",
+    "via": "via: calls, and the secrets that they carry, go another way",
+    "private": "private: it may be an address inside of a private network",
+    "encoded_slash": "encoded_slash: calls with an encoded slash were refused",
+    "empty_segments": "empty_segments: calls with an empty segment were refused",
+}
+# What lets nothing more through.
+_CLOSED = {"base": "", "via": "", "private": False, "encoded_slash": "refuse", "empty_segments": False}
+
+
+def _more(before: list[str] | None, after: list[str] | None) -> list[str]:
+    """What has come. None: all that may pass at all."""
+    if before is None:
+        return []
+    return ["all others"] if after is None else [name for name in after if name not in before]
+
+
+def _credential_opens(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+    usual = [each["credentials"].get(each["credential"]) for each in (before, after)]
+    if usual[0] != usual[1] and usual[1] is not None:
+        was, now = (_credential(each) for each in usual)
+        yield f"credential: calls carry {now}, and carried {was}"
+    for name, each in after["credentials"].items():
+        was = before["credentials"].get(name)
+        if was is not None and was != each and name not in (before["credential"], after["credential"]):
+            yield f"credentials.{name}: calls carry {_credential(each)}, and carried {_credential(was)}"
+
+
+def _credential(data: dict[str, Any] | None) -> str:
+    if data is None:
+        return "none"
+    members = [
+        f"{name}: {_shown(value)}" for name, value in data.items() if name != "kind" and value is not None
+    ]
+    return f"{data['kind']} ({', '.join(members)})" if members else str(data["kind"])
 
 
 _OPENS: dict[str, Callable[[dict[str, Any] | None, dict[str, Any]], Iterator[str]]] = {
     "issuer": _issuer_opens,
     "role": _role_opens,
-    "upstream": _nothing,
+    "upstream": _upstream_opens,
     "policy": _policy_opens,
 }

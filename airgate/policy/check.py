@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from airgate.policy.compile import compile_folder
-from airgate.policy.findings import Finding, findings
+from airgate.policy.finding import Finding
+from airgate.policy.findings import findings
 from airgate.policy.seed import STARTER, Problem, Seed, SeedError, label
 
 CLEAN, FINDINGS, INVALID = 0, 1, 2

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from airgate.engine import SHARD_LIMIT
-from airgate.policy import rules, zones
+from airgate.policy import rules, upstreams, zones
+from airgate.policy.durations import seconds
 from airgate.policy.index import FORMAT, Rule, canonical, shard
-from airgate.policy.meaning import meaning, seconds
+from airgate.policy.meaning import meaning
 from airgate.policy.policyset import PolicySet
 from airgate.policy.seed import MORE, MOST_PROBLEMS, Problem, Seed, SeedError, label, listed, quoted, read
 
@@ -172,9 +173,4 @@ def _grant(item: dict[str, Any]) -> dict[str, Any]:
 
 def _upstream(name: str, data: dict[str, Any], stand_ins: StandIns | None) -> dict[str, Any]:
     local = stand_ins is not None and data.get("local") == "sample"
-    return {
-        "base": f"{stand_ins.sample}/{name}" if stand_ins is not None and local else data["base"],
-        "owner": data["owner"],
-        "timeout": seconds(data.get("timeout", "30s")),
-        "log_path": data.get("log_path", False),
-    }
+    return upstreams.upstream(data, f"{stand_ins.sample}/{name}" if stand_ins is not None and local else None)

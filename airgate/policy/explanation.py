@@ -21,6 +21,7 @@ from airgate.engine import (
     Reason,
     Target,
     Truth,
+    Upstream,
 )
 from airgate.policy import index, limits, patterns
 from airgate.policy.cases import came
@@ -79,9 +80,25 @@ def explain_answer(
             known = index.rules(json.loads(text)) if text is not None else []
             _add_ways(root, considered, call, [rule for rule in known if not rule.shadow])
         _add_obligations(root, decision)
+        if answer.permit and answer.upstream is not None:
+            root.add(_way(answer.upstream, decision.obligations.credential))
         _add_shadow(root, considered, call, decision)
     root.add(f"Policy bundle {version}", "dim")
     return root
+
+
+def _way(upstream: Upstream, named: str | None) -> str:
+    """Where a call goes, and what the gate shows there."""
+    name = named or upstream.credential
+    credential = None if name is None else upstream.credentials.get(name)
+    if credential is None:
+        shown = "without a credential" if name is None else f"for which it has no credential {name}: refused"
+    elif (secret := getattr(credential, "secret", None)) is None:
+        shown = f"with the credential {name}: the caller's own Authorization"
+    else:
+        shown = f"with the credential {name}, from the secret {secret}"
+    through = f" by way of {upstream.via}" if upstream.via is not None else ""
+    return f"Goes to {upstream.base}{through}, {shown}"
 
 
 def verdict(answer: Answer) -> str:

@@ -5,25 +5,29 @@ What is said of two policies together is proved by `regions`; where that can't t
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import reduce
 from itertools import islice
+from operator import or_
 
 from airgate.engine import KINDS, RESOURCE, Zone
 from airgate.policy import patterns, regions
-from airgate.policy.callers import Callers
+from airgate.policy.callers import Callers, odd
 from airgate.policy.compile import Compiled
 from airgate.policy.enforced import may_meet, zones
+from airgate.policy.exposure import exposure
+from airgate.policy.finding import Finding
 from airgate.policy.gate import Gate
 from airgate.policy.index import Row, Rule, segments
 from airgate.policy.output import watched
 from airgate.policy.phrases import joined, moment
 from airgate.policy.regions import Region, Witness
 from airgate.policy.rules import upstreams
-from airgate.policy.seed import Entry, Keys, Problem
+from airgate.policy.seed import Entry, Keys
 from airgate.policy.words import either, listed, quoted
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-HONOURED = frozenset({"rate_limit", "max_body", "require", "asking"})  # obligations that the gate can do
+HONOURED = frozenset({"rate_limit", "credential", "max_body", "require", "asking"})  # what the gate can do
 MOST_PATHS = 50  # of one policy that are compared with each other
 MOST_CONFLICTS = 3  # of one permit; more of them say nothing new
 
@@ -45,19 +49,9 @@ _FLAGGED = {
 }
 
 
-@dataclass(frozen=True, order=True)
-class Finding:
-    """One thing to look at, at its place."""
-
-    problem: Problem
-    code: str  # stable
-    policy: str  # the policy's id; empty when it's about something else
-    note: bool = False  # true: as it must be, and worth knowing
-
-
 def findings(compiled: Compiled) -> list[Finding]:
     """Findings and notes, in the order of their places."""
-    found = list(_unused(compiled))
+    found = [*_unused(compiled), *exposure(compiled.seed)]
     survey = _Survey(compiled)
     for entry in watched(compiled.seed.policies.values(), "Policies"):
         found += _of_policy(entry, compiled)
@@ -105,7 +99,13 @@ def _of_policy(entry: Entry, compiled: Compiled) -> Iterator[Finding]:
     else:
         yield from _evaded(entry)
     yield from _boundless(entry)
-    yield from _twice(entry)
+    yield from _twice(entry, _odd(entry, compiled))
+
+
+def _odd(entry: Entry, compiled: Compiled) -> int:
+    """What segments of the policy's paths may hold, at any of its upstreams."""
+    known = compiled.engine.bundle.upstreams
+    return reduce(or_, [odd(known[name]) for name in upstreams(entry.data) if name in known], 0)
 
 
 def _broad(entry: Entry) -> Iterator[Finding]:
@@ -221,20 +221,20 @@ def _boundless(entry: Entry) -> Iterator[Finding]:
                 yield _finding(entry, keys, "prefix", text, note=True)
 
 
-def _twice(entry: Entry) -> Iterator[Finding]:
-    """A path that another one of the same policy matches anyway."""
+def _twice(entry: Entry, odd: int) -> Iterator[Finding]:
+    """A path that another one of the same policy matches anyway. `odd`: see `patterns.path`."""
     paths = list(entry.names("target", "paths"))[:MOST_PATHS]
     for keys, path in paths:
         for _, other in paths:
-            if other != path and _within(path, other):
+            if other != path and _within(path, other, odd):
                 text = f"{quoted(path)}: {quoted(other)} matches all of this, too"
                 yield _finding(entry, keys, "path", text, note=True)
                 break
 
 
-def _within(path: str, other: str) -> bool:
+def _within(path: str, other: str, odd: int) -> bool:
     try:
-        return patterns.within([path], [other])
+        return patterns.within([path], [other], odd)
     except patterns.ExhaustedError:
         return False
 

@@ -24,7 +24,7 @@ from airgate.policy.callers import (
     Tokens,
 )
 from airgate.policy.index import Row, Rule, canonical, segments
-from airgate.policy.patterns import Pieces, exactly, glob, path_pattern
+from airgate.policy.patterns import ODD, Pieces, exactly, glob, path_pattern
 
 Formula = tuple[Clause, ...]
 Answers = tuple[Clause, Clause, Clause]  # the ways to be true, to be false, to be unknown
@@ -44,6 +44,7 @@ class Box(NamedTuple):
     paths: tuple[str, ...]
     zones: dict[str, Zone]
     held: bool  # all roles that are granted count, whether in use or not
+    odd: int = 0  # what segments of the upstream's paths may hold: ENCODED_SLASH, EMPTY_SEGMENT
 
     @property
     def forbids(self) -> bool:
@@ -68,6 +69,7 @@ class Box(NamedTuple):
             clauses.append((((self._key, bounds.one_of(map(exactly, self.rule.methods))),),))
         if not self.upstream.startswith(RESOURCE):
             clauses.append((((("path",), bounds.one_of([path_pattern(path) for path in self.paths])),),))
+            clauses.append((((("path",), bounds.plain_path(self.odd)),),))
         return tuple(clauses)
 
     def outside(self, tokens: Tokens) -> list[Formula]:
@@ -80,6 +82,8 @@ class Box(NamedTuple):
         ways += [self.row(row, unwanted, tokens) for row in self.rule.conditions]
         if not self.upstream.startswith(RESOURCE):
             ways.append(((((("path",), bounds.none_of([path_pattern(path) for path in self.paths])),),),))
+            if self.odd != ODD:  # a call that the gate refuses is inside no rule
+                ways.append(((((("path",), bounds.odd_path(self.odd)),),),))
         return [way for way in ways if () not in way]
 
     def row(self, row: Row, wanted: str, tokens: Tokens) -> Formula:
@@ -175,10 +179,10 @@ class Box(NamedTuple):
         return f"segment.{places.index(wanted)}" if (wanted := "{" + rest + "}") in places else ""
 
 
-def boxes(rule: Rule, upstream: str, zones: dict[str, Zone], held: bool) -> list[Box]:
+def boxes(rule: Rule, upstream: str, zones: dict[str, Zone], held: bool, odd: int = 0) -> list[Box]:
     """The rule in parts that don't depend on which of their paths the gate found them by.
 
-    `held`: it reads all roles that are granted, as forbids do, in place of those in use.
+    `held`: it reads all roles that are granted, as forbids do, in place of those in use. `odd`: see `Box`.
     """
     by_route = not upstream.startswith(RESOURCE) and any(
         attribute.startswith("resource.")
@@ -187,7 +191,7 @@ def boxes(rule: Rule, upstream: str, zones: dict[str, Zone], held: bool) -> list
         for attribute in row[1:3]
     )
     split = [(path,) for path in rule.paths] if by_route else [tuple(rule.paths)]
-    return [Box(rule, upstream, paths, zones, held or rule.effect == "forbid") for paths in split]
+    return [Box(rule, upstream, paths, zones, held or rule.effect == "forbid", odd) for paths in split]
 
 
 def _there(attribute: str, tokens: Tokens, attested: bool) -> Clause:

@@ -27,8 +27,10 @@ from airgate.engine import (
     Record,
     Shard,
     Target,
+    Upstream,
     Window,
     act,
+    fits,
     honour,
     identify,
     questions,
@@ -52,6 +54,7 @@ class Answer:
     call: Call | None  # None: refused before policy was asked; then there's no decision either
     decision: Decision | None
     shard: Shard
+    upstream: Upstream | None = None  # that the call would go to
 
     @property
     def considered(self) -> list[Candidate]:
@@ -91,7 +94,7 @@ class Gate:
         decision: Decision | None = None
         reason: Reason | None = None
         detail = hint = ""
-        shard = EMPTY
+        shard, upstream = EMPTY, None
         identity = caller.identity if caller is not None else None
         try:
             if not request.resource:
@@ -106,6 +109,9 @@ class Gate:
                 target = self._resource(request, caller)
             elif target.upstream not in self.bundle.upstreams and not is_page(target):
                 raise Denied(Reason.ROUTE_UNKNOWN_UPSTREAM)
+            if not request.resource:
+                upstream = self.bundle.upstreams.get(target.upstream)
+                fits(target, upstream)
             shard = self.shard(target.upstream)
             at = request.at if request.at is not None else now
             if at is None:
@@ -115,10 +121,10 @@ class Gate:
             if decision.reason is not None:
                 raise Denied(decision.reason)
             if obliged:
-                _honour(decision.obligations, call, request)
+                _honour(_bounded(decision.obligations, upstream), call, request)
         except Denied as denied:
             reason, detail, hint = denied.reason, denied.detail, denied.hint
-        return Answer(reason is None, reason, detail, hint, identity, call, decision, shard)
+        return Answer(reason is None, reason, detail, hint, identity, call, decision, shard, upstream)
 
     def identity(self, request: Request) -> Identity:
         """Who a token with these claims names. Raises Denied and InvalidRequest."""
@@ -215,6 +221,11 @@ class _Unlimited:
 
     async def allow(self, binding: str, key: str) -> bool:
         return True
+
+
+def _bounded(asked: Obligations, upstream: Upstream | None) -> Obligations:
+    """With the size that the upstream takes at most."""
+    return asked if upstream is None or upstream.max_body is None else asked.within(upstream.max_body)
 
 
 def _honour(asked: Obligations, call: Call, request: Request) -> None:

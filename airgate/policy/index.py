@@ -4,11 +4,12 @@ The tree: segment by segment of the path patterns, then the method, then the rol
 """
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-FORMAT = 2
+FORMAT = 3
 
 Row = list[Any]
 Node = list[Any]  # [literal | None, one | None, globs | None, ends here | None, ends below | None]
@@ -36,10 +37,19 @@ def canonical(value: object) -> str:
     return _JSON.encode(value)
 
 
+_ENCODED_SLASH = re.compile("%2[fF]")
+
+
+def decoded(segment: str) -> str:
+    """A segment of a pattern as it is compared: %2F, the only octet that may be encoded there, is a slash."""
+    return _ENCODED_SLASH.sub("/", segment)
+
+
 def segments(pattern: str) -> list[str]:
-    """A path pattern's segments; `/` has none, and one slash at the end means nothing."""
+    """A path pattern's segments, decoded; `/` has none, and one slash at the end means nothing."""
     bare = pattern.removesuffix("/")
-    return bare.split("/")[1:] if bare else []
+    parts = bare.split("/")[1:] if bare else []
+    return [decoded(part) for part in parts] if "%" in bare else parts
 
 
 def shard(upstream: str, rules: Iterable[Rule], zones: dict[str, Any]) -> dict[str, Any]:

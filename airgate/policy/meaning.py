@@ -12,21 +12,15 @@ from airgate.engine import OWN, QUANTIFIERS, ROUTE
 from airgate.policy import limits, when
 from airgate.policy.addresses import address, identifier, path_pattern, placeholders
 from airgate.policy.seed import Entry, Keys, Problem, Seed
+from airgate.policy.settings import credential_known, shared_hosts, upstream_problems, within
 from airgate.policy.words import either, listed, nearest, quoted, several
 
 OWN_PAGES = {"/health": "GET", "/access/v1/evaluation": "POST", "/access/v1/evaluations": "POST"}
 QUESTIONS = frozenset(path for path in OWN_PAGES if path.startswith("/access/"))
 RESERVED = "access"  # where the gate answers AuthZEN questions
 
-_DURATION = re.compile(r"[1-9][0-9]{0,5}[smh]")
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
 _RESOURCE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")
-
-
-def seconds(duration: str) -> int:
-    """`30s`, `5m` and `1h` in seconds."""
-    return int(duration[:-1]) * _SECONDS[duration[-1]]
 
 
 def meaning(seed: Seed) -> Iterator[Problem]:
@@ -41,7 +35,8 @@ def meaning(seed: Seed) -> Iterator[Problem]:
         if name == RESERVED:
             text = f'"{RESERVED}": is where the gate answers AuthZEN questions; choose another name'
             yield entry.source.problem(entry.keys, text, at_key=True)
-        yield from _upstream_problems(entry)
+        yield from upstream_problems(entry)
+    yield from shared_hosts(seed)
     for entry in seed.policies.values():
         yield from _policy_problems(seed, entry)
     # Two issuers with one URL: whose rules would a token follow?
@@ -72,19 +67,10 @@ def _issuer_problems(entry: Entry) -> Iterator[Problem]:
             if wrong := address(url):
                 advice = "; or write jwks_uri, where the keys are" if member == "issuer" else ""
                 yield entry.problem(keys, wrong + advice)
-    yield from _within(entry, "max_lifetime", "1s", "25h")
-    yield from _within(entry, "clock_skew", "1s", "5m")
+    yield from within(entry, ("max_lifetime",), "1s", "25h")
+    yield from within(entry, ("clock_skew",), "1s", "5m")
     if entry.at("kind", "values") is not None and entry.at("kind", "claim") is None:
         yield entry.problem(("kind", "values"), "says what a claim's values mean; write which: claim")
-
-
-def _upstream_problems(entry: Entry) -> Iterator[Problem]:
-    for keys, base in entry.names("base"):
-        if wrong := address(base):
-            yield entry.problem(keys, wrong)
-        elif base.endswith("/"):
-            yield entry.problem(keys, f"{quoted(base)}: ends with a slash; write {quoted(base.rstrip('/'))}")
-    yield from _within(entry, "timeout", "1s", "1h")
 
 
 def _policy_problems(seed: Seed, entry: Entry) -> Iterator[Problem]:
@@ -157,9 +143,16 @@ def _target_problems(seed: Seed, entry: Entry) -> Iterator[Problem]:
         yield from _own_pages(entry)
         return
     yield from _known(seed, "upstream", seed.upstreams, entry, ("target", "upstream"))
+    refuse = (
+        name
+        for name in upstreams
+        if name in seed.upstreams and seed.upstreams[name].at("encoded_slash") != "segment"
+    )
+    refused = next(refuse, "")
     for keys, pattern in entry.names("target", "paths"):
-        if wrong := path_pattern(pattern):
+        if wrong := path_pattern(pattern, refused):
             yield entry.problem(keys, wrong)
+    yield from credential_known(seed, entry)
 
 
 def _parameter(name: str) -> str:
@@ -367,9 +360,3 @@ def _known(seed: Seed, noun: str, known: dict[str, Entry], entry: Entry, keys: K
         if name not in known:
             hint = nearest(name, known) or f"; known: {several(known)}"
             yield entry.problem(place, f"{quoted(name)}: no such {noun}{hint}")
-
-
-def _within(entry: Entry, member: str, least: str, most: str) -> Iterator[Problem]:
-    for keys, value in entry.names(member):
-        if _DURATION.fullmatch(value) and not seconds(least) <= seconds(value) <= seconds(most):
-            yield entry.problem(keys, f"{quoted(value)}: must be from {least} to {most}")

@@ -5,11 +5,11 @@ for all that follows. Each can be searched to the end, so an answer of "none" is
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, wraps
 from typing import Any, NamedTuple, TypeVar
 
-from airgate.engine import Glob
+from airgate.engine import EMPTY_SEGMENT, ENCODED_SLASH, Glob
 from airgate.policy.index import segments
 
 MOST_STATES = 5_000  # of one search; only patterns with many stars, meant to, come near it
@@ -20,8 +20,14 @@ Pieced = frozenset[Pieces]
 ANYTHING: Pieces = ("", "")
 
 # What a text may not hold. A segment is what `forward.parse_target` lets through, a header what `identity.act` does.
-TEXT, HEADER, SEGMENT = "text", "header", "segment"
-_REFUSED = {TEXT: "", HEADER: ",", SEGMENT: "/\\;%"}
+TEXT, HEADER = "text", "header"
+# By what an upstream takes (`forward.fits`): nothing odd, slashes that are data, empty segments, both.
+SEGMENTS = ("segment", "segment or slash", "segment or nothing", "segment, slash or nothing")
+SEGMENT = SEGMENTS[0]
+ODD = ENCODED_SLASH | EMPTY_SEGMENT
+_REFUSED = {TEXT: "", HEADER: ","} | {
+    sort: "\\;%" if odd & ENCODED_SLASH else "/\\;%" for odd, sort in enumerate(SEGMENTS)
+}
 
 _FILL = "x1yzwvutqk023456789abcdefghijlmnoprsABCDEFGHIJKLMNOPQRSTUVWXYZ_-"
 
@@ -139,7 +145,18 @@ def _alphabet(patterns: Iterable[Pieces], sort: str) -> list[str]:
 
 def _plain(text: str, sort: str) -> bool:
     """Whether a text that passed character by character is acceptable as a whole."""
-    return sort == TEXT or (bool(text) if sort == HEADER else bool(text.strip(". ")))
+    if sort in (TEXT, HEADER):
+        return sort == TEXT or bool(text)
+    if not text:
+        return bool(SEGMENTS.index(sort) & EMPTY_SEGMENT)
+    return all(part.strip(". ") for part in text.split("/"))
+
+
+def _marked(before: bool, character: str, sort: str) -> bool | None:
+    """Whether something makes it plain so far, since a segment's last slash. None: it never will be."""
+    if character == "/" and sort in SEGMENTS:
+        return False if before else None
+    return before or character not in ". "
 
 
 @_remembered
@@ -179,8 +196,11 @@ def text(any_of: frozenset[Pieced], none_of: Pieced, sort: str = TEXT) -> str | 
             return found
         for character in alphabet:
             after = tuple(machine.step(state, character) for machine, state in zip(machines, at, strict=True))
-            # Whether there is a character that makes it plain: what decides about a text of dots and blanks.
-            state = (after, marked or character not in ". ")
+            # What decides about a text of dots and blanks.
+            mark = _marked(marked, character, sort)
+            if mark is None:
+                continue
+            state = (after, mark)
             if (
                 state in seen
                 or any(not any(after[number] for number in group) for group in groups)
@@ -195,29 +215,29 @@ def text(any_of: frozenset[Pieced], none_of: Pieced, sort: str = TEXT) -> str | 
 
 
 @_remembered
-def _outcomes(patterns: Pieced) -> tuple[tuple[Pieced, str], ...]:
+def _outcomes(patterns: Pieced, sort: str) -> tuple[tuple[Pieced, str], ...]:
     """Every set of these patterns that some one segment matches (and matches no other of them), with the segment."""
     found: dict[Pieced, str] = {}
     texts = sorted(pieces[0] for pieces in patterns if len(pieces) == 1)
     stars = sorted(pieces for pieces in patterns if len(pieces) > 1 and pieces != ANYTHING)
     always = frozenset({ANYTHING}) & patterns
-    fill = _alphabet(patterns, SEGMENT)[0]
+    fill = _alphabet(patterns, sort)[0]
     if not any(matches(pieces, fill) for pieces in stars):
         found[always] = fill
     for candidate in texts:
-        if _plain(candidate, SEGMENT) and all(_allowed(character, SEGMENT) for character in candidate):
+        if _plain(candidate, sort) and all(_allowed(character, sort) for character in candidate):
             found.setdefault(
                 frozenset(pieces for pieces in patterns if matches(pieces, candidate)), candidate
             )
     if stars:
-        for matched, segment in _combinations(stars, texts):
+        for matched, segment in _combinations(stars, texts, sort):
             found.setdefault(matched | always, segment)
     return tuple(found.items())
 
 
-def _combinations(stars: list[Pieces], texts: list[str]) -> Iterable[tuple[Pieced, str]]:
+def _combinations(stars: list[Pieces], texts: list[str], sort: str) -> Iterable[tuple[Pieced, str]]:
     machines = [_automaton(pieces) for pieces in stars]
-    alphabet = _alphabet([*stars, *((candidate,) for candidate in texts)], SEGMENT)
+    alphabet = _alphabet([*stars, *((candidate,) for candidate in texts)], sort)
     start = (tuple(machine.start for machine in machines), "", False)
     seen = {start}
     queue = deque([(start, "")])
@@ -237,8 +257,8 @@ def _combinations(stars: list[Pieces], texts: list[str]) -> Iterable[tuple[Piece
             longer = segment + character
             # As long as it may become one of the texts it is a state of its own.
             begun = longer if any(candidate.startswith(longer) for candidate in texts) else ""
-            state = (after, begun, marked or character not in ". ")
-            if state in seen:
+            mark = _marked(marked, character, sort)
+            if mark is None or (state := (after, begun, mark)) in seen:
                 continue
             if len(seen) >= MOST_STATES:
                 raise ExhaustedError
@@ -248,12 +268,19 @@ def _combinations(stars: list[Pieces], texts: list[str]) -> Iterable[tuple[Piece
 
 @_remembered
 def path(
-    any_of: frozenset[frozenset[PathPattern]], none_of: frozenset[PathPattern]
+    any_of: frozenset[frozenset[PathPattern]],
+    none_of: frozenset[PathPattern],
+    odd: int = 0,
+    needed: frozenset[int] = frozenset(),
 ) -> tuple[str, ...] | None:
     """The segments of a path that matches one of each group, and nothing of `none_of`. None: there is none.
 
-    Raises ExhaustedError.
+    `odd`: what segments may hold (ENCODED_SLASH, EMPTY_SEGMENT). `needed`: for each of these, some segment has to hold
+    one of it. Raises ExhaustedError.
     """
+    if needed:
+        deepest = max((len(pattern.segments) for group in (*any_of, none_of) for pattern in group), default=0)
+        any_of |= {frozenset(_having(each & odd, deepest + len(needed))) for each in needed}
     groups = tuple(any_of)
     longest = max((len(pattern.segments) for group in (*groups, none_of) for pattern in group), default=0)
     dead: set[tuple[int, tuple[frozenset[PathPattern], ...], frozenset[PathPattern]]] = set()
@@ -275,7 +302,7 @@ def path(
             for pattern in group
             if depth < len(pattern.segments)
         )
-        for matched, segment in _outcomes(here):
+        for matched, segment in _outcomes(here, SEGMENTS[odd]):
             further = tuple(_onwards(group, depth, matched) for group in live)
             if all(further):
                 rest = walk(depth + 1, further, _onwards(nots, depth, matched))
@@ -287,6 +314,16 @@ def path(
         return None
 
     return walk(0, groups, none_of) if all(groups) else None
+
+
+def _having(odd: int, segments: int) -> Iterator[PathPattern]:
+    """Patterns for paths with such a segment among the first ones: as many as others look at, and one for each need."""
+    for depth in range(segments):
+        before = (ANYTHING,) * depth
+        if odd & ENCODED_SLASH:
+            yield PathPattern((*before, ("", "/", "")), True)
+        if odd & EMPTY_SEGMENT:
+            yield PathPattern((*before, exactly("")), True)
 
 
 def _ends(pattern: PathPattern, depth: int) -> bool:
@@ -302,13 +339,13 @@ def _onwards(patterns: frozenset[PathPattern], depth: int, matched: Pieced) -> f
     )
 
 
-def meet(one: str, other: str) -> bool:
+def meet(one: str, other: str, odd: int = 0) -> bool:
     """Whether some path matches both path patterns. Raises ExhaustedError."""
     groups = frozenset({frozenset({path_pattern(one)}), frozenset({path_pattern(other)})})
-    return path(groups, frozenset()) is not None
+    return path(groups, frozenset(), odd) is not None
 
 
-def within(inner: Iterable[str], outer: Iterable[str]) -> bool:
+def within(inner: Iterable[str], outer: Iterable[str], odd: int = 0) -> bool:
     """Whether every path that one of `inner` matches is matched by one of `outer`. Raises ExhaustedError."""
     asked = frozenset(path_pattern(pattern) for pattern in inner)
-    return path(frozenset({asked}), frozenset(path_pattern(pattern) for pattern in outer)) is None
+    return path(frozenset({asked}), frozenset(path_pattern(pattern) for pattern in outer), odd) is None

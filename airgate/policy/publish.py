@@ -44,9 +44,12 @@ class Change:
     verb: str  # added | removed | changed
     noun: str  # policy | role | upstream | issuer | time zone
     name: str
+    members: tuple[str, ...] = ()  # of an upstream: what has changed
 
     def __str__(self) -> str:
-        return f"{self.verb} {self.noun} {self.name}"
+        return f"{self.verb} {self.noun} {self.name}" + (
+            f": {', '.join(self.members)}" if self.members else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -274,9 +277,15 @@ def _changes(before: _Contents, after: _Contents) -> Iterator[Change]:
         for name in sorted(old.keys() | new.keys()):
             if name in old and name in new:
                 if old[name] != new[name]:
-                    yield Change("changed", noun, name)
+                    members = _members(old[name], new[name]) if noun == "upstream" else ()
+                    yield Change("changed", noun, name, members)
             elif noun != "time zone":
                 yield Change("added" if name in new else "removed", noun, name)
+
+
+def _members(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:
+    """The settings that differ. Of one that an older format didn't have, nothing is said."""
+    return tuple(sorted(name for name in old.keys() & new.keys() if old[name] != new[name]))
 
 
 def _publisher() -> str:

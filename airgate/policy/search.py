@@ -52,7 +52,7 @@ class Part:
 
     @cached_property
     def boxes(self) -> list[Box]:
-        return boxes(self.rule, self.upstream, self.zones, self.held)
+        return boxes(self.rule, self.upstream, self.zones, self.held, self.callers.odd(self.upstream))
 
     @cached_property
     def net(self) -> "Net":

@@ -98,6 +98,7 @@ _TYPES: dict[str, Holds] = {
         if isinstance(value, float)
         else isinstance(value, int) and not isinstance(value, bool)
     ),
+    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
 }
 _SAY_NOTHING = frozenset({"$schema", "$defs", "title", "description", "default", "examples", "then", "else"})
 
@@ -131,8 +132,9 @@ def _keyword(name: str, schema: Mapping[str, Any], root: Mapping[str, Any], made
             types = [_TYPES[each] for each in ([want] if isinstance(want, str) else want)]
             return types[0] if len(types) == 1 else lambda value: any([test(value) for test in types])
         case "enum" | "const":
-            words = frozenset([want] if name == "const" else want)
-            return lambda value: isinstance(value, str) and value in words
+            # 1 is True to Python, and isn't to JSON Schema.
+            words = frozenset((type(word), word) for word in ([want] if name == "const" else want))
+            return lambda value: isinstance(value, str | bool) and (type(value), value) in words
         case "pattern":
             search = re.compile(want).search
             return lambda value: not isinstance(value, str) or search(value) is not None
@@ -141,11 +143,9 @@ def _keyword(name: str, schema: Mapping[str, Any], root: Mapping[str, Any], made
         case "maxLength":
             return lambda value: not isinstance(value, str) or len(value) <= want
         case "minimum":
-            return lambda value: not _TYPES["integer"](value) or value >= want
+            return lambda value: not _TYPES["number"](value) or value >= want
         case "maximum":
-            return lambda value: not _TYPES["integer"](value) or value <= want
-        case "maximum":
-            return lambda value: not _TYPES["integer"](value) or value <= want
+            return lambda value: not _TYPES["number"](value) or value <= want
         case "minItems":
             return lambda value: not isinstance(value, list) or len(value) >= want
         case "maxItems":
@@ -160,6 +160,8 @@ def _keyword(name: str, schema: Mapping[str, Any], root: Mapping[str, Any], made
             return lambda value: not isinstance(value, list) or any([some(each) for each in value])
         case "minProperties":
             return lambda value: not isinstance(value, dict) or len(value) >= want
+        case "maxProperties":
+            return lambda value: not isinstance(value, dict) or len(value) <= want
         case "required":
             return lambda value: not isinstance(value, dict) or all([key in value for key in want])
         case "dependentRequired":
@@ -228,7 +230,7 @@ def _explain(error: ValidationError) -> str:
             return f'{shown}: expected a list: [{value}], or "{want}"'
         case "minItems" | "minProperties" if not value:
             return f"is empty; leave the key out, or write {hint or 'at least one'}"
-        case "maxLength" | "maxItems":
+        case "maxLength" | "maxItems" | "maxProperties":
             return f"{shown}: longer than {want}"
         case "minimum":
             return f"{shown}: less than {want}"
@@ -253,6 +255,7 @@ def _wrong_type(value: object, want: list[str], hint: str) -> str:
         "object": "a mapping",
         "boolean": "true or false",
         "integer": "a whole number",
+        "number": "a number",
     }
     expected = either([words[name] for name in want])
     text = f"is empty; expected {expected}" if value is None else f"{quoted(value)}: expected {expected}"

@@ -62,7 +62,9 @@ class Witness:
         parts = list(self.segments)
         if self.upstream != OWN or parts[:1] != ["access"]:
             parts.insert(0, self.upstream)
-        return "/" + "/".join(quote(part, safe=_SAFE) for part in parts) + self.query
+        # One slash at the end means nothing: behind an empty segment there have to be two.
+        slash = "/" if parts[-1:] == [""] else ""
+        return "/" + "/".join(quote(part, safe=_SAFE) for part in parts) + slash + self.query
 
     @property
     def headers(self) -> dict[str, str]:
@@ -97,7 +99,7 @@ class Witness:
         unbound, untagged = caller.identity.jkt is None, caller.tagged is None
         if (tokens.bound and unbound) or (tokens.mapping.must_tag and untagged):
             return None
-        if target.upstream != self.upstream:
+        if target.upstream != self.upstream or target.odd & ~callers.odd(self.upstream):
             return None
         return Call(caller, target, since if self.now is None else self.now, self.client, self.country)
 

@@ -37,6 +37,7 @@ NEW = """\
     target: {upstream: reports, methods: [%s], paths: [%s]}
 """
 FORBID = NEW.replace("permit", "forbid")
+OPENED = "base: https://payments.example.com, owner: o@example.com"
 
 EDITS: list[tuple[str, str, str, dict[str, str]]] = [
     # what, the old text, the new text, and what it does by name: + permits more, - permits less, ! opens, = neither
@@ -107,7 +108,10 @@ EDITS: list[tuple[str, str, str, dict[str, str]]] = [
      {"company": "!"}),
     ("shorter tokens", "    algorithms:", "    max_lifetime: 30m\n    algorithms:", {"company": "="}),
     ("longer tokens", "    algorithms:", "    max_lifetime: 2h\n    algorithms:", {"company": "!"}),
-    ("an upstream elsewhere", "https://payments.example.com", "https://pay.example.com", {"payments": "="}),
+    ("an upstream elsewhere", "https://payments.example.com", "https://pay.example.com", {"payments": "!"}),
+    ("slashes that are data, where only forbids and ** are about them", OPENED, OPENED + ", encoded_slash: segment",
+     {"payments": "!", "look": "+"}),
+    ("empty segments", OPENED, OPENED + ", empty_segments: true", {"payments": "!", "look": "+"}),
 ]  # fmt: skip
 
 
@@ -168,6 +172,90 @@ def test_an_obligation(old: str, new: str, opens: bool, tmp_path: Path) -> None:
     texts = [SEED.replace(PAY, PAY + (f"    obligations: {said}\n" if said else "")) for said in (old, new)]
     [change] = compared(tmp_path, *texts)
     assert effects(change) == ("!" if opens else "=")
+
+
+PLAIN = "a: {kind: header, secret: UPSTREAM_A}"
+
+# what, how the upstream was, how it is, what is said of it
+SETTINGS: list[tuple[str, str, str, list[str]]] = [
+    ("nothing", "log_path: true", "log_path: true", []),
+    ("a longer timeout", "timeout: 1m", "timeout: 2m", []),
+    ("another way", "via: VIA_A", "via: VIA_B", ["via: calls, and the secrets that they carry, go another way"]),
+    (
+        "no special way",
+        "via: VIA_A",
+        "log_path: true",
+        ["via: calls, and the secrets that they carry, go another way"],
+    ),
+    (
+        "a private one",
+        "log_path: false",
+        "private: true",
+        ["private: it may be an address inside of a private network"],
+    ),
+    ("a public one", "private: true", "private: false", []),
+    ("a host more", "hosts: [a.example.com]", "hosts: [b.example.com, A.example.com]", [
+        "hosts: calls to [b.example.com] are this upstream's"]),
+    ("a host less", "hosts: [a.example.com, b.example.com]", "hosts: [a.example.com]", []),
+    (
+        "slashes that are data",
+        "log_path: false",
+        "encoded_slash: segment",
+        ["encoded_slash: calls with an encoded slash were refused"],
+    ),
+    ("none any more", "encoded_slash: segment", "encoded_slash: refuse", []),
+    ("headers for all", "request_headers: [accept]", "log_path: false", [
+        "request_headers: [all others] of callers pass"]),
+    ("a header more", "request_headers: [accept]", "request_headers: [Accept, x-*]", [
+        "request_headers: [x-*] of callers pass"]),
+    ("fewer headers", "log_path: false", "request_headers: [accept]", []),
+    ("a page", "log_path: false", "cors: {origins: [https://a.example.com]}", [
+        "cors: pages of [https://a.example.com] may read answers"]),
+    ("an assertion", "log_path: false", "assertion: true", []),
+    ("no assertion any more", "assertion: true", "assertion: false", [
+        "assertion: calls don't say any more who calls, so the upstream can't tell"]),
+    ("a first credential", "log_path: false", f"credentials: {{{PLAIN}}}", [
+        "credential: calls carry header (secret: UPSTREAM_A, header: authorization, format: Bearer {secret}), "
+        "and carried none"]),
+    ("another credential", f"credentials: {{{PLAIN}}}", "credentials: {b: {kind: basic, secret: UPSTREAM_B}}", [
+        "credential: calls carry basic (secret: UPSTREAM_B), and carried header (secret: UPSTREAM_A, header: "
+        "authorization, format: Bearer {secret})"]),
+    ("the same, said in full", f"credentials: {{{PLAIN}}}", "credential: a, credentials: {a: {kind: header, "
+     "secret: UPSTREAM_A, header: Authorization}}", []),
+    ("none any more, by default", f"credentials: {{{PLAIN}}}", f"credentials: {{{PLAIN}, b: {{kind: caller}}}}", []),
+    ("another secret of one that policies name", f"credentials: {{{PLAIN}, b: {{kind: caller}}}}",
+     "credentials: {a: {kind: basic, secret: UPSTREAM_A}, b: {kind: caller}}", [
+        "credentials.a: calls carry basic (secret: UPSTREAM_A), and carried header (secret: UPSTREAM_A, header: "
+        "authorization, format: Bearer {secret})"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "said"), [pytest.param(*row[1:], id=row[0]) for row in SETTINGS])
+def test_an_upstreams_settings(old: str, new: str, said: list[str], tmp_path: Path) -> None:
+    upstream = "upstreams:\n  crm: {base: https://crm.example.com, owner: o, %s}\n"
+    texts = [SEED.replace("upstreams:\n", upstream % each, 1) for each in (old, new)]
+    changes = {change.name: change for change in compared(tmp_path, *texts)}
+    assert changes.keys() == ({"crm"} if old != new else set())
+    assert [line for change in changes.values() for line in change.opens] == said
+    assert all(change.gained is change.lost is None for change in changes.values())
+
+
+def test_an_upstream_that_is_elsewhere_is_pointed_out(app: typer.Typer, tmp_path: Path) -> None:
+    old, new = folders(tmp_path, SEED.replace("https://payments.example.com", "https://pay.example.com"))
+    code, output = run(app, "diff", old, new)
+    assert code == 1
+    assert "base: https://payments.example.com → https://pay.example.com" in output
+    assert "+ base: calls, and the secrets that they carry, go to another place" in output
+    assert "New access by 1 change beside the conditions of policies (+)." in output
+
+
+def test_a_call_with_an_encoded_slash_is_shown_as_it_is_sent(app: typer.Typer, tmp_path: Path) -> None:
+    old, new = folders(tmp_path, SEED.replace(OPENED, OPENED + ", encoded_slash: segment", 1))
+    _, output = run(app, "diff", old, new)
+    command = next(line for line in output.splitlines() if "policy explain" in line)
+    assert "%2F" in command
+    assert run(app, *shlex.split(command)[2:])[0] == 0
+    assert run(app, *shlex.split(command.replace(new, old))[2:])[0] == 1
 
 
 @pytest.fixture
@@ -291,7 +379,7 @@ def test_a_revision_that_is_invalid_is_named_with_its_files(repository: Path, ap
     seed(repository)
     code, output = run(app, "diff", "HEAD", str(repository))
     assert code == 2
-    assert f'HEAD:{repository}/seed.yaml:27:5: efect: "efect": no such key here' in output
+    assert f'HEAD:{repository}/seed.yaml:29:5: efect: "efect": no such key here' in output
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,26 @@
 from itertools import product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from airgate.engine import EMPTY_SEGMENT, ENCODED_SLASH, Denied, parse_target
 from airgate.policy import patterns
 from airgate.policy.index import segments
-from airgate.policy.patterns import SEGMENT, ExhaustedError, exactly, glob, meet, path, path_pattern, within
+from airgate.policy.patterns import (
+    ODD,
+    SEGMENT,
+    ExhaustedError,
+    exactly,
+    glob,
+    meet,
+    path,
+    path_pattern,
+    within,
+)
+from airgate.policy.patterns import (
+    SEGMENTS as SORTS,
+)
 
 MEETINGS = [
     # two patterns, and whether one path matches both
@@ -138,6 +152,120 @@ def test_within_means_every_path(inner: list[str], outer: list[str]) -> None:
         assert not astray
 
 
+def read(raw: list[str]) -> tuple[tuple[str, ...], int] | None:
+    """The segments of an address, and what is odd about them, as the gate reads it. None: no gate takes it."""
+    # Behind an empty segment there have to be two slashes: one at the end means nothing.
+    slash = "/" if raw[-1:] == [""] else ""
+    try:
+        target = parse_target("GET", "https://gate/up/" + "/".join(raw) + slash)
+    except Denied:
+        return None
+    return target.segments, target.odd
+
+
+RAW = [
+    "",
+    "a",
+    "b",
+    ".",
+    "%2f",
+    "a%2F",
+    "%2Fb",
+    "a%2Fb",
+    "a%2f.",
+    "b%2F..%2fa",
+    "a%2F%2Fb",
+    "b%2Fa%2Fb",
+    "ab",
+]
+ODD_PARTS = [
+    found for length in range(4) for raw in product(RAW, repeat=length) if (found := read([*raw])) is not None
+]
+ODD_SEGMENTS = st.sampled_from(
+    ["a", "b", "{id}", "*", "a*", "*b", "a%2Fb", "a%2F*", "*%2fb", "*%2F*", "b%2F*%2Fb"]
+)
+ODD_PATTERNS = st.lists(
+    st.builds(
+        lambda parts, deep: "/" + "/".join([*parts, *(["**"] if deep else [])]),
+        st.lists(ODD_SEGMENTS, max_size=3),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+def test_the_addresses_that_are_tried_have_all_that_is_odd() -> None:
+    assert {odd for _, odd in ODD_PARTS} == {0, ENCODED_SLASH, EMPTY_SEGMENT, ODD}
+    assert not [parts for parts, _ in ODD_PARTS if {".", "/", "a/", "/b", "a//b", "a/."} & {*parts}]
+
+
+@example(
+    ["/**"], [], ODD, frozenset({ENCODED_SLASH, EMPTY_SEGMENT})
+)  # in two segments, of which no pattern speaks
+@given(
+    ODD_PATTERNS,
+    st.lists(ODD_SEGMENTS.map(lambda part: f"/{part}/**"), max_size=3),
+    st.sampled_from([0, ENCODED_SLASH, EMPTY_SEGMENT, ODD]),
+    st.frozensets(st.sampled_from([ENCODED_SLASH, EMPTY_SEGMENT, ODD]), max_size=2),
+)
+@settings(max_examples=300)
+def test_a_path_with_odd_segments_is_found_where_the_gate_takes_one(
+    any_of: list[str], none: list[str], odd: int, needed: frozenset[int]
+) -> None:
+    needed = frozenset(each for each in needed if each & odd)
+    found = path(
+        frozenset({frozenset(map(path_pattern, any_of))}), frozenset(map(path_pattern, none)), odd, needed
+    )
+
+    def fits(parts: tuple[str, ...], of: int) -> bool:
+        return (
+            any(along(pattern, parts) for pattern in any_of)
+            and not any(along(pattern, parts) for pattern in none)
+            and not of & ~odd
+            and all(of & each & odd for each in needed)
+        )
+
+    if found is None:
+        assert not [parts for parts, of in ODD_PARTS if fits(parts, of)]
+    else:
+        again = read([part.replace("/", "%2F") for part in found])
+        assert again is not None
+        assert again[0] == found
+        assert fits(*again)
+
+
+@given(ODD_PATTERNS, ODD_PATTERNS, st.sampled_from([0, ENCODED_SLASH, EMPTY_SEGMENT, ODD]))
+@settings(max_examples=150)
+def test_within_means_every_path_that_an_upstream_takes(inner: list[str], outer: list[str], odd: int) -> None:
+    if within(inner, outer, odd):
+        assert not [
+            parts
+            for parts, of in ODD_PARTS
+            if not of & ~odd
+            and any(along(pattern, parts) for pattern in inner)
+            and not any(along(pattern, parts) for pattern in outer)
+        ]
+
+
+ODD_MEETINGS = [
+    # two patterns, what their upstream takes, and whether one path matches both
+    ("/a%2Fb", "/{id}", ENCODED_SLASH, True),
+    ("/a%2Fb", "/{id}", 0, False),
+    ("/a%2fb", "/a%2Fb", ENCODED_SLASH, True),
+    ("/a%2Fb", "/a/b", ENCODED_SLASH, False),
+    ("/a%2F*", "/*%2Fc", ENCODED_SLASH, True),
+    ("/a*c", "/*%2F*", ENCODED_SLASH, True),
+    ("/a*c", "/*%2F*", EMPTY_SEGMENT, False),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "odd", "together"), ODD_MEETINGS)
+def test_patterns_with_slashes_that_meet(one: str, other: str, odd: int, together: bool) -> None:
+    assert meet(one, other, odd) is together
+    assert meet(other, one, odd) is together
+
+
 GLOB = st.text(alphabet="ab*", min_size=1, max_size=5)
 TEXTS = ["".join(letters) for length in range(6) for letters in product("abx", repeat=length)]
 
@@ -172,6 +300,14 @@ def test_a_text_is_found_where_there_is_one(
 @pytest.mark.parametrize("refused", ["a/b", "a%41", "a;b", "..", ". .", "a\\b", "a\x7f"])
 def test_no_segment_is_made_up_that_the_gate_refuses(refused: str) -> None:
     assert patterns.text(frozenset({frozenset({exactly(refused)})}), frozenset(), SEGMENT) is None
+
+
+@pytest.mark.parametrize(
+    "refused", ["a//b", "/a", "a/", "a/..", ". /a", "a%41", "a;b", "..", "a\\b", "a\x7f"]
+)
+def test_none_is_made_up_that_no_gate_takes(refused: str) -> None:
+    for sort in SORTS:
+        assert patterns.text(frozenset({frozenset({exactly(refused)})}), frozenset(), sort) is None
 
 
 def test_a_search_is_given_up_in_time_and_not_begun_again() -> None:

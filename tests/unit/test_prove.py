@@ -52,8 +52,10 @@ roles:
   auditor: {description: d, granted_to: [{issuer: agency, scope: audit}]}
   robot: {description: d, granted_to: [{issuer: agency, kind: agent}]}
 upstreams:
-  payments: {base: https://payments.example.com, owner: o@example.com}
-  reports: {base: https://reports.example.com, owner: o@example.com}
+  payments:
+    {base: https://payments.example.com, owner: o@example.com, credentials: {a: {kind: caller}, b: {kind: caller}}}
+  reports:
+    {base: https://reports.example.com, owner: o@example.com, credentials: {a: {kind: caller}, b: {kind: caller}}}
 policies:
   - id: pay
     description: d

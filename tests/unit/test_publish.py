@@ -123,6 +123,31 @@ def test_a_change_is_named_by_its_policy(
     assert published.written == bool(expected)
 
 
+UPSTREAMS: list[tuple[str, str, str, str]] = [
+    ("another base", "https://crm.example.com", "https://crm2.example.com", "changed upstream crm: base"),
+    (
+        "another secret",
+        "UPSTREAM_LEDGER_TOKEN",
+        "UPSTREAM_LEDGER_KEY",
+        "changed upstream ledger: credentials",
+    ),
+    ("two settings", "retries: 2", "assertion: true", "changed upstream crm: assertion, retries"),
+]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"), [row[1:] for row in UPSTREAMS], ids=[row[0] for row in UPSTREAMS]
+)
+def test_what_has_changed_of_an_upstream_is_named(
+    old: str, new: str, expected: str, store: Memory, seed: Path
+) -> None:
+    put(store, compile_folder(seed))
+    file = seed / "upstreams.yaml"
+    assert old in file.read_text("utf-8")
+    file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
+    assert [str(change) for change in put(store, compile_folder(seed)).changes] == [expected]
+
+
 def test_a_year_later_time_zones_are_worked_out_anew(store: Memory, seed: Path) -> None:
     put(store, compile_folder(seed, now=1_800_000_000))
     published = put(store, compile_folder(seed, now=1_831_536_000))

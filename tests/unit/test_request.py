@@ -78,13 +78,13 @@ policies:
     subject: {roles: {any: [reader, robot]}}
     target: {upstream: ledger, methods: [GET], paths: ["/v1/hours"]}
     when: {time: {zone: UTC, from: "08:00", to: "16:00"}, ip: [198.51.100.0/24], country: [DE]}
-  - id: used-credential
+  - id: asks-too-much
     description: d
     owner: finance@example.com
     effect: permit
     subject: {issuer: company}
     target: {upstream: ledger, methods: [GET], paths: ["/v1/vault"]}
-    obligations: {credential: vault}
+    obligations: {four-eyes: true}
   - id: todo-update
     description: d
     owner: todo@example.com

@@ -32,7 +32,12 @@ SEED: dict[str, Any] = {
         for name in ("reader", "writer", "true")
     },
     "upstreams": {
-        name: {"base": f"https://{name}.example.com", "owner": "o"} for name in ("ledger", "crm", "null")
+        name: {
+            "base": f"https://{name}.example.com",
+            "owner": "o",
+            "credentials": {"ledger-writer": {"kind": "caller"}, "true": {"kind": "caller"}},
+        }
+        for name in ("ledger", "crm", "null")
     },
 }
 
