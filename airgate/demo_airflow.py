@@ -131,10 +131,16 @@ def _permitted(airflow: Airflow, stack: Stack) -> None:
         state == "success", f"{POST} should succeed, but is {state}:\n{airflow.log(DAG_ID, POST)[-2000:]}"
     )
     seen = json.loads(airflow.xcom(DAG_ID, POST))
-    leaked = [name for name in seen["headers"] if name == "authorization" or name.startswith("airgate-")]
+    leaked = [name for name in seen["headers"] if name.startswith("airgate-")]
     _require(not leaked, f"the upstream should see no header of the gate, but saw {', '.join(leaked)}")
+    key = stack.secrets["UPSTREAM_LEDGER_TOKEN"]
+    _require(
+        seen["headers"]["authorization"] == f"Bearer {key}",
+        "the upstream should see the gate's own key in Authorization, but saw something else",
+    )
     _show("upstream saw", f"{seen['method']} {seen['path']}  {seen['body']}")
     _show("", f"headers: {', '.join(sorted(seen['headers']))}")
+    _show("", f"authorization: Bearer {key[:11]}…, which only the gate knows")
     request_id = airflow.xcom(DAG_ID, POST, "airgate_request_id")
     [decision, *_] = events(stack.audit, str(request_id))
     said = {name: fact["value"] for name, fact in decision["workload"].items()}

@@ -270,8 +270,11 @@ class _Credential(AuthBase):
         return request
 
     def rebuild(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """After a redirect: a fresh proof within the gate, nothing of ours anywhere else."""
-        if self._call.goes_to_gate(prepared_request.url or ""):
+        """After a redirect: a fresh proof within the gate, nothing of ours anywhere else.
+
+        Nor on the way back: whoever answers there would have the task call the gate in its name.
+        """
+        if self._call.goes_to_gate(response.url) and self._call.goes_to_gate(prepared_request.url or ""):
             self(prepared_request)
         else:
             for name in self._ours:
@@ -328,9 +331,10 @@ class AirgateAsyncHook(HttpAsyncHook):
     def _get_request_func(
         self, session: aiohttp.ClientSession, method: str | None = None
     ) -> Callable[..., Any]:
-        send: Callable[..., Awaitable[aiohttp.ClientResponse]] = partial(
-            super()._get_request_func(session, method), middlewares=(self._through_the_gate,)
-        )
+        stock: Callable[..., Awaitable[aiohttp.ClientResponse]] = super()._get_request_func(session, method)
+
+        async def send(*arguments: Any, **options: Any) -> aiohttp.ClientResponse:
+            return await stock(*arguments, **options, middlewares=(partial(self._through_the_gate, []),))
 
         async def patiently(*arguments: Any, **options: Any) -> aiohttp.ClientResponse:
             # Out here no timeout of a request runs while the gate is given the time that it asks for.
@@ -344,13 +348,19 @@ class AirgateAsyncHook(HttpAsyncHook):
         return patiently
 
     async def _through_the_gate(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+        self, elsewhere: list[str], request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Called for each request that goes out, redirects included. Raises GateDenied, GateBusy, GateUnreachable."""
+        """Called for each request that goes out, redirects included. Raises GateDenied, GateBusy, GateUnreachable.
+
+        `elsewhere`: where redirects have led. After that nothing of ours goes along, nor on the way back: whoever
+        answers there would have the task call the gate in its name.
+        """
         if self._call is None:
             raise ConnectionInvalid(f'Connection "{self.http_conn_id}" has not been read yet.')
         call, url = self._call, str(request.url)
         if not call.goes_to_gate(url):
+            elsewhere.append(url)
+        if elsewhere:
             calls.strip(request.headers)
             return await handler(request)
         given = dict(request.headers)
@@ -432,7 +442,8 @@ def record(said: Settings, method: str, url: str, status: int, headers: Any, log
             filter(None, (headers.get("Airgate-Decision", "refused"), headers.get("Airgate-Policy", "")))
         )
         path = url.removeprefix(said.gate).partition("?")[0]
-        log.info("Airgate: %s %s: %s, %s. Request id: %s", method, path, status, decided, request_id)
+        whose = f" of the {error}" if (error := headers.get("Airgate-Error")) in ("gate", "upstream") else ""
+        log.info("Airgate: %s %s: %s%s, %s. Request id: %s", method, path, status, whose, decided, request_id)
 
 
 def remember(context: dict[str, Any], request_id: str, page: str) -> None:

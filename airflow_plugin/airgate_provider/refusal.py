@@ -13,6 +13,7 @@ from airgate_provider.errors import GateBusy, GateDenied
 
 TYPE = "urn:airgate:reason:"
 LONGEST_PROBLEM = 64 * 1024
+WITHOUT_BODY = "it did not say why, an answer to HEAD has no room for it"
 DEFAULT_WAIT = 5.0  # seconds, when a retryable refusal does not say how long
 LONGEST_WAIT = 3600.0
 
@@ -76,25 +77,25 @@ class Refusal:
 
 
 def is_refusal(status: int, headers: Mapping[str, str]) -> bool:
-    """Whether an answer may be the gate's own, before its body is read. Names as `headers` looks them up.
+    """Whether an answer is the gate's own, before its body is read. Names as `headers` looks them up.
 
-    Only the gate sets Airgate-Request-Id; a 403 that it lets through says so in Airgate-Decision.
+    The gate says so in Airgate-Error, which it lets no upstream set. From a gate that does not send it yet, only what
+    it refused before or by its decision counts: an upstream's answer carries Airgate-Decision: permit, whatever else it
+    copies.
     """
     if status < 400 or not headers.get("Airgate-Request-Id"):
         return False
-    if status in (401, 403) and headers.get("Airgate-Decision") == "permit":
-        return False
-    return headers.get("Content-Type", "").partition(";")[0].strip() == "application/problem+json"
+    said = headers.get("Airgate-Error")
+    if said is not None:
+        return said == "gate"
+    media_type = headers.get("Content-Type", "").partition(";")[0].strip()
+    return headers.get("Airgate-Decision") != "permit" and media_type == "application/problem+json"
 
 
-def read(method: str, url: str, status: int, headers: Mapping[str, str], body: bytes) -> Refusal | None:
-    """The refusal in an answer that is_refusal(). None when its body is somebody else's problem document."""
-    try:
-        problem = json.loads(body[:LONGEST_PROBLEM] if method != "HEAD" else _from(headers))
-    except ValueError:
-        return None
-    if not isinstance(problem, dict) or not str(problem.get("type", "")).startswith(TYPE):
-        return None
+def read(method: str, url: str, status: int, headers: Mapping[str, str], body: bytes) -> Refusal:
+    """The refusal in an answer that is_refusal(). What its body doesn't tell is left out, or the headers do."""
+    problem = _problem(body) if method != "HEAD" else {"title": WITHOUT_BODY}  # RFC 9110 §9.3.2
+    retryable = problem.get("retryable", "Retry-After" in headers) is True
     return Refusal(
         method=method,
         url=url,
@@ -105,15 +106,19 @@ def read(method: str, url: str, status: int, headers: Mapping[str, str], body: b
         request_id=_line(headers.get("Airgate-Request-Id")),
         policy=_line(headers.get("Airgate-Policy")),
         contact=_line(problem.get("contact")),
-        retryable=problem.get("retryable") is True,
+        retryable=retryable,
         retry_after=_seconds(problem.get("retry_after"), headers.get("Retry-After")),
     )
 
 
-def _from(headers: Mapping[str, str]) -> str:
-    """What can be known of a problem document that doesn't come: an answer to HEAD has no body (RFC 9110 §9.3.2)."""
-    title = "it did not say why, an answer to HEAD has no room for it"
-    return json.dumps({"type": TYPE, "title": title, "retryable": "Retry-After" in headers})
+def _problem(body: bytes) -> dict[str, Any]:
+    """The problem document; empty when it is none of the gate's, such as one that was cut off on the way."""
+    try:
+        problem = json.loads(body[:LONGEST_PROBLEM])
+    except ValueError:
+        return {}
+    ours = isinstance(problem, dict) and str(problem.get("type", "")).startswith(TYPE)
+    return problem if ours else {}
 
 
 def _seconds(*said: Any) -> float:

@@ -24,7 +24,7 @@ policies:
     effect: permit
     subject: {issuer: company, roles: {any: [finance-reader]}}
     target: {upstream: ledger, methods: [GET], paths: ["/v1/limited"]}
-    obligations: {rate_limit: {limit: 5, per: 10s, by: [subject, dag]}}
+    obligations: {rate_limit: {limit: 10, per: minute, by: [subject, dag]}}
   - id: ledger-pages
     description: Pages
     owner: finance-data@example.com

@@ -52,9 +52,13 @@ def test_the_upstream_sees_what_the_dag_wrote_and_nothing_of_the_connection(rig:
     headers = seen["headers"]
     assert headers["content-type"] == "application/json"
     assert headers["x-team"] == "finance"
+    # The gate's own credential for the ledger, in place of the task's token.
+    assert headers["authorization"] == f"Bearer {rig.stack.secrets['UPSTREAM_LEDGER_TOKEN']}"
+    assert headers["x-forwarded-prefix"] == "/ledger"
     assert set(headers) == {
-        "accept", "accept-encoding", "content-length", "content-type", "host", "idempotency-key", "traceparent",
-        "user-agent", "x-team",
+        "accept", "accept-encoding", "authorization", "cache-control", "content-length", "content-type", "forwarded",
+        "host", "idempotency-key", "pragma", "traceparent", "user-agent", "x-forwarded-host", "x-forwarded-prefix",
+        "x-forwarded-proto", "x-team",
     }  # fmt: skip
     text = json.dumps(seen)
     secrets = [client["client_secret"] for client in rig.stack.clients.values()]
@@ -204,7 +208,8 @@ def test_our_own_operators_say_upstream_roles_and_reason(rig: Rig) -> None:
 def test_stock_hooks_get_a_fresh_token_from_the_secrets_backend(rig: Rig) -> None:
     assert rig.airflow.wait("finance_backend") == {"finance_backend": "success"}
     seen: dict[str, Any] = rig.airflow.xcom("finance_backend", "stock_hook")
-    assert not [name for name in seen["headers"] if name.startswith("airgate") or name == "authorization"]
+    assert not [name for name in seen["headers"] if name.startswith("airgate")]
+    assert seen["headers"]["authorization"] == f"Bearer {rig.stack.secrets['UPSTREAM_LEDGER_TOKEN']}"
     assert [event["decision"] for event in rig.decisions("finance_backend", "stock_hook")] == ["permit"]
     assert [event["decision"] for event in rig.decisions("finance_backend", "stock_sensor")] == ["permit"]
 

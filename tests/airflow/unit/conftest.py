@@ -138,6 +138,45 @@ def jwt(seconds: float = 3600, *, issued: float | None = None, **claims: Any) ->
     return f"{part({'alg': 'RS256'})}.{part(payload)}.c2lnbmVk"
 
 
+REQUEST_ID = "13f1d91360a9db0b8225424a5daed2c3"
+
+
+def refused(status: int, code: str, retry_after: float | None = None, **headers: str) -> Answer:
+    """What the gate says when it refuses. `retry_after`: seconds; None: trying again changes nothing."""
+    problem = {
+        "type": f"urn:airgate:reason:{code}",
+        "title": "Because",
+        "status": status,
+        "code": code,
+        "request_id": REQUEST_ID,
+        "retryable": retry_after is not None,
+        "contact": "finance-data@example.com",
+    }
+    told = {
+        "Content-Type": "application/problem+json",
+        "Airgate-Error": "gate",
+        "Airgate-Request-Id": REQUEST_ID,
+        "Airgate-Decision": "deny",
+    }
+    if retry_after is not None:
+        problem["retry_after"] = retry_after
+        told["Retry-After"] = str(retry_after)
+    return Answer(status, json.dumps(problem), {**told, **headers})
+
+
+def passed_on(status: int = 200, body: str = "{}", **headers: str) -> Answer:
+    """What an upstream says, as the gate hands it on."""
+    told = {"Airgate-Request-Id": REQUEST_ID, "Airgate-Decision": "permit", "Airgate-Policy": "p@b"}
+    if status >= 400:
+        told["Airgate-Error"] = "upstream"
+    return Answer(status, body, {**headers, **told})
+
+
+def copied(refusal: Answer) -> Answer:
+    """The same from an upstream that copies a refusal, headers and all: the gate's own headers replace these."""
+    return passed_on(refusal.status, str(refusal.body), **refusal.headers)
+
+
 def granted(token: str | None = None, **more: Any) -> Answer:
     """What a token endpoint says (RFC 6749 §5.1)."""
     document = {"access_token": token or jwt(), "token_type": "Bearer", "expires_in": 3600, **more}

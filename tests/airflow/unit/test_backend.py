@@ -4,11 +4,12 @@ import logging
 from typing import Any, ClassVar
 
 import pytest
+from airflow.providers.http.hooks.http import HttpHook
 
 from airgate_provider import compat
 from airgate_provider.backend import AirgateSecretsBackend
 from airgate_provider.workload import Workload
-from conftest import Answer, Server, granted
+from conftest import Answer, Server, granted, passed_on
 
 
 class Vault:
@@ -137,3 +138,22 @@ def test_a_denial_by_airflow_is_not_softened(monkeypatch: pytest.MonkeyPatch, co
     monkeypatch.setattr(compat, "other_backends", lambda _: iter((Denying(), Vault())))
     with pytest.raises(PermissionError):
         AirgateSecretsBackend().get_connection("ledger")
+
+
+@pytest.mark.parametrize(
+    "place", ["http://{other}/landing", "//{other}/landing"], ids=["in full", "no scheme"]
+)
+def test_the_token_of_a_stock_hook_does_not_follow_a_redirect_elsewhere(
+    backend: Any, connection: Any, server: Server, other: Server, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    Vault.connections["a-ledger"] = connection(stock_hooks=True, identity="token", password="tok-en")
+    handed_out = backend.get_connection("ledger")
+    monkeypatch.setattr(HttpHook, "get_connection", classmethod(lambda *_: handed_out))
+    server.says(
+        passed_on(302, "", Location="/ledger/y"),
+        passed_on(302, "", Location=place.format(other=other.host.replace("127.0.0.1", "localhost"))),
+    )
+    HttpHook("GET", "ledger").run("x")
+    assert [request.headers["authorization"] for request in server.requests] == ["Bearer tok-en"] * 2
+    [there] = other.requests
+    assert "authorization" not in there.headers

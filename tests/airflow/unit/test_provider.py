@@ -26,7 +26,7 @@ from airgate_provider.operators import AirgateOperator
 from airgate_provider.sensors import AirgateSensor
 from airgate_provider.triggers import AirgateSensorTrigger, AirgateTrigger
 from airgate_provider.workload import Workload
-from conftest import Answer, Server
+from conftest import Answer, Server, passed_on, refused
 
 MAJOR = int(airflow.__version__.split(".")[0])
 START = datetime(2026, 1, 1)  # noqa: DTZ001
@@ -179,21 +179,17 @@ def test_what_a_subclass_does_itself_stays(connection: Any, monkeypatch: pytest.
     assert sensor.poke({}) == "of the subclass"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(refused(429, "limit.rate", 1), id="a limit"),
+        pytest.param(refused(503, "upstream.circuit_open", 1), id="an open circuit"),
+    ],
+)
 def test_a_busy_gate_is_not_yet_for_a_sensor(
-    server: Server, connection: Any, monkeypatch: pytest.MonkeyPatch
+    server: Server, connection: Any, monkeypatch: pytest.MonkeyPatch, answer: Answer
 ) -> None:
-    problem = {
-        "type": "urn:airgate:reason:limit.rate",
-        "code": "limit.rate",
-        "retryable": True,
-        "retry_after": 1,
-    }
-    busy = Answer(
-        429,
-        json.dumps(problem),
-        {"Content-Type": "application/problem+json", "Airgate-Request-Id": "a" * 32},
-    )
-    server.says(busy, Answer(200, "{}", {"Airgate-Request-Id": "a" * 32}))
+    server.says(answer, passed_on())
     made = connection(identity="token")
     monkeypatch.setattr(hooks.AirgateHook, "get_connection", classmethod(lambda *_: made))
     sensor = AirgateSensor(task_id="x", http_conn_id="ledger", endpoint="x", poke_interval=0.1)

@@ -19,53 +19,91 @@ PROBLEM = {
 }
 HEADERS = {
     "Content-Type": "application/problem+json",
+    "Airgate-Error": "gate",
     "Airgate-Request-Id": "13f1d91360a9db0b8225424a5daed2c3",
     "Airgate-Decision": "deny",
     "Airgate-Policy": "ledger-closed@e2fe26b74426",
 }
+PERMITTED = {**HEADERS, "Airgate-Decision": "permit"}
 URL = "https://gate.example.com/ledger/v1/entries?x=1"
 
 
-def without(name: str) -> dict[str, str]:
-    return {key: value for key, value in HEADERS.items() if key != name}
+def without(headers: dict[str, str], *names: str) -> dict[str, str]:
+    return {key: value for key, value in headers.items() if key not in names}
 
 
-def found(headers: dict[str, str], status: int = 403, problem: Any = PROBLEM) -> refusal.Refusal | None:
+def found(headers: dict[str, str], status: int = 403, problem: Any = PROBLEM) -> refusal.Refusal:
+    assert refusal.is_refusal(status, headers)
     body = problem if isinstance(problem, bytes) else json.dumps(problem).encode()
-    if not refusal.is_refusal(status, headers):
-        return None
     return refusal.read("POST", URL, status, headers, body)
 
 
 @pytest.mark.parametrize(
-    ("headers", "status", "problem", "is_one"),
+    ("headers", "status", "is_one"),
     [
-        pytest.param(HEADERS, 403, PROBLEM, True, id="the gate says no"),
-        pytest.param(without("Airgate-Decision"), 401, PROBLEM, True, id="before there is a decision"),
-        pytest.param(
-            {**HEADERS, "Airgate-Decision": "permit"}, 429, PROBLEM, True, id="what a permit asks for"
-        ),
-        pytest.param(
-            {**HEADERS, "Airgate-Decision": "permit"}, 403, PROBLEM, False, id="an upstream that copies"
-        ),
-        pytest.param(
-            {**HEADERS, "Airgate-Decision": "permit"}, 401, PROBLEM, False, id="an upstream's own 401"
-        ),
-        pytest.param(without("Airgate-Request-Id"), 403, PROBLEM, False, id="nothing of the gate in it"),
-        pytest.param({**HEADERS, "Content-Type": "application/json"}, 403, PROBLEM, False, id="another type"),
-        pytest.param(HEADERS, 200, PROBLEM, False, id="a success"),
-        pytest.param(HEADERS, 403, {"type": "about:blank"}, False, id="somebody else's problem"),
-        pytest.param(HEADERS, 403, b"<html>", False, id="no JSON"),
-        pytest.param(HEADERS, 403, [PROBLEM], False, id="no object"),
+        pytest.param(HEADERS, 403, True, id="the gate says no"),
+        pytest.param(without(HEADERS, "Airgate-Decision"), 401, True, id="before there is a decision"),
+        pytest.param(PERMITTED, 429, True, id="what a permit asks for"),
+        pytest.param(PERMITTED, 503, True, id="after a permit"),
+        pytest.param({**HEADERS, "Content-Type": "text/html"}, 503, True, id="another media type"),
+        pytest.param({**PERMITTED, "Airgate-Error": "upstream"}, 403, False, id="an upstream that copies"),
+        pytest.param({**HEADERS, "Airgate-Error": "upstream"}, 503, False, id="whatever else is there"),
+        pytest.param({**HEADERS, "Airgate-Error": "gate, upstream"}, 503, False, id="both at once"),
+        pytest.param({**HEADERS, "Airgate-Error": ""}, 403, False, id="neither"),
+        pytest.param(without(HEADERS, "Airgate-Request-Id"), 403, False, id="no gate's request id"),
+        pytest.param(HEADERS, 200, False, id="a success"),
     ],
 )
-def test_what_is_a_refusal(headers: dict[str, str], status: int, problem: Any, is_one: bool) -> None:
-    assert (found(headers, status, problem) is not None) is is_one
+def test_the_gate_says_which_errors_are_its_own(headers: dict[str, str], status: int, is_one: bool) -> None:
+    assert refusal.is_refusal(status, headers) is is_one
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "is_one"),
+    [
+        pytest.param(HEADERS, 403, True, id="a denial"),
+        pytest.param(without(HEADERS, "Airgate-Decision"), 401, True, id="before there is a decision"),
+        pytest.param(PERMITTED, 503, False, id="after a permit: it could be the upstream's"),
+        pytest.param(PERMITTED, 403, False, id="an upstream that copies"),
+        pytest.param({**HEADERS, "Content-Type": "application/json"}, 403, False, id="another media type"),
+        pytest.param(without(HEADERS, "Airgate-Request-Id"), 403, False, id="nothing of the gate in it"),
+    ],
+)
+def test_a_gate_that_does_not_say_is_believed_where_no_upstream_was_asked(
+    headers: dict[str, str], status: int, is_one: bool
+) -> None:
+    assert refusal.is_refusal(status, without(headers, "Airgate-Error")) is is_one
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        pytest.param({"type": "about:blank", "retryable": True, "code": "x"}, id="another problem"),
+        pytest.param(b"<html>", id="no JSON"),
+        pytest.param([PROBLEM], id="no object"),
+        pytest.param(b'{"type": "urn:airgate:rea', id="cut off"),
+        pytest.param(b"", id="empty"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("more", "kind"),
+    [
+        pytest.param({}, GateDenied, id="for good"),
+        pytest.param({"Retry-After": "7"}, GateBusy, id="for now"),
+    ],
+)
+def test_a_refusal_whose_body_was_lost_is_one_all_the_same(
+    problem: Any, more: dict[str, str], kind: type
+) -> None:
+    error = found({**HEADERS, **more}, 503, problem).error()
+    assert type(error) is kind
+    assert "it did not say why" in str(error)
+    assert HEADERS["Airgate-Request-Id"] in str(error)
+    assert getattr(error, "retry_after", 7) == 7
 
 
 def test_a_denial_says_why_whom_to_ask_and_what_to_run() -> None:
     refused = found(HEADERS)
-    assert refused is not None
     error = refused.error()
     assert isinstance(error, GateDenied)
     assert str(error).splitlines() == [
@@ -93,7 +131,6 @@ def test_a_denial_says_why_whom_to_ask_and_what_to_run() -> None:
 def test_how_long_a_task_has_to_wait(said: Any, header: str | None, wait: float) -> None:
     headers = HEADERS if header is None else {**HEADERS, "Retry-After": header}
     refused = found(headers, 429, {**PROBLEM, "retryable": True, "retry_after": said})
-    assert refused is not None
     error = refused.error()
     assert isinstance(error, GateBusy)
     assert error.retry_after == wait
@@ -101,7 +138,6 @@ def test_how_long_a_task_has_to_wait(said: Any, header: str | None, wait: float)
 
 def test_what_a_person_reads_has_no_control_characters() -> None:
     refused = found(HEADERS, 403, {**PROBLEM, "detail": "a\n\x1b[31mb", "contact": ["x"]})
-    assert refused is not None
     assert "\x1b" not in refused.sentence()
     assert "(a  [31mb)" in refused.sentence()
     assert refused.contact == ""
@@ -118,7 +154,6 @@ def test_an_answer_to_head_has_no_body_and_is_a_refusal_all_the_same(
     status: int, headers: dict[str, str], kind: type
 ) -> None:
     refused = refusal.read("HEAD", URL, status, headers, b"")
-    assert refused is not None
     assert type(refused.error()) is kind
     assert "an answer to HEAD has no room for it" in str(refused.error())
     assert HEADERS["Airgate-Request-Id"] in str(refused.error())

@@ -10,22 +10,11 @@ import pytest
 from airgate_provider import compat
 from airgate_provider.triggers import AirgateSensorTrigger, AirgateTrigger
 from airgate_provider.workload import Workload
-from conftest import Answer, Server
+from conftest import REQUEST_ID, Answer, Server, copied, passed_on, refused
 
-IDS = {"Airgate-Request-Id": "13f1d91360a9db0b8225424a5daed2c3"}
-OK = Answer(200, '{"ok": true}', {**IDS, "Airgate-Decision": "permit"})
-ABSENT = Answer(404, "not yet", {**IDS, "Airgate-Decision": "permit"})
+OK = passed_on(body='{"ok": true}')
+ABSENT = passed_on(404, "not yet")
 TASK = Workload("finance_close", "wait", "manual__1", tags=("close",))
-
-
-def refused(status: int, code: str, retry_after: float | None = None) -> Answer:
-    problem = {
-        "type": f"urn:airgate:reason:{code}",
-        "code": code,
-        "retryable": retry_after is not None,
-        "retry_after": retry_after,
-    }
-    return Answer(status, json.dumps(problem), {"Content-Type": "application/problem+json", **IDS})
 
 
 @pytest.fixture(autouse=True)
@@ -93,17 +82,35 @@ def test_a_deferred_call_is_the_tasks_own(server: Server) -> None:
     [
         pytest.param(
             [refused(403, "policy.no_match")],
-            {"status": "error", "final": True, "request_id": IDS["Airgate-Request-Id"]},
+            {"status": "error", "final": True, "request_id": REQUEST_ID},
             1,
             id="a denial",
         ),
         pytest.param(
             [refused(429, "limit.rate", 0)],
-            {"status": "error", "retry_after": 0, "request_id": IDS["Airgate-Request-Id"]},
+            {"status": "error", "retry_after": 0, "request_id": REQUEST_ID},
             3,
             id="a gate that stays busy",
         ),
+        pytest.param(
+            [refused(503, "upstream.circuit_open", 0)],
+            {"status": "error", "retry_after": 0, "request_id": REQUEST_ID},
+            3,
+            id="a circuit that stays open",
+        ),
         pytest.param([ABSENT], {"status": "error", "message": "404:Not Found"}, 1, id="the upstream's error"),
+        pytest.param(
+            [copied(refused(429, "limit.rate", 60))],
+            {"status": "error", "message": "429:Too Many Requests", "retry_after": None},
+            1,
+            id="an upstream that copies a limit",
+        ),
+        pytest.param(
+            [copied(refused(403, "policy.no_match"))],
+            {"status": "error", "message": "403:Forbidden"},
+            1,
+            id="an upstream that copies a denial",
+        ),
         pytest.param([Answer(hang_up=True)], {"status": "error"}, 1, id="a gate that breaks off"),
     ],
 )
@@ -148,14 +155,21 @@ def test_a_trigger_does_not_fire_before_airflow_is_ready(
     [
         pytest.param([ABSENT, ABSENT, OK], {"status": "success"}, 3, id="asks until it is there"),
         pytest.param(
-            [refused(503, "upstream.unreachable", 0), refused(429, "limit.rate", 0), OK],
+            [
+                refused(502, "upstream.unreachable", 0),
+                refused(429, "limit.rate", 0),
+                refused(503, "upstream.circuit_open", 0),
+                refused(503, "upstream.overloaded", 0),
+                refused(503, "upstream.credential", 0),
+                OK,
+            ],
             {"status": "success"},
-            3,
+            6,
             id="a busy gate is not yet",
         ),
         pytest.param([ABSENT, refused(403, "policy.no_match")], {"final": True}, 2, id="a denial ends it"),
         pytest.param(
-            [Answer(418, "", {**IDS, "Airgate-Decision": "permit"})],
+            [passed_on(418)],
             {"status": "error", "message": "418:I'm a Teapot"},
             1,
             id="another error of the upstream ends it",
