@@ -103,15 +103,23 @@ class Tour:
         self._expect(answer, 200)
         seen = answer.json()
         headers: Mapping[str, str] = seen["headers"]
-        leaked = [name for name in headers if name == "authorization" or name.startswith("airgate-")]
+        leaked = [name for name in headers if name.startswith("airgate-")]
         _require(not leaked, f"the upstream should see no header of the gate, but saw {', '.join(leaked)}")
+        key = self._stack.secrets["UPSTREAM_LEDGER_TOKEN"]
+        _require(
+            headers["authorization"] == f"Bearer {key}",
+            "the upstream should see the gate's own key in Authorization, but saw something else",
+        )
         _require(
             json.loads(seen["body"]) == ENTRY,
             f"the upstream should receive the body intact, but got {seen['body']}",
         )
         _show("upstream saw", f"{seen['method']} {seen['path']}  {seen['body']}")
         _show("", f"headers: {', '.join(sorted(headers))}")
-        _tick(f"permitted by {answer.headers['Airgate-Policy']}; the token stayed at the gate")
+        _show("", f"authorization: Bearer {key[:11]}…, which only the gate knows")
+        _tick(
+            f"permitted by {answer.headers['Airgate-Policy']}; the token stayed at the gate, its key went on"
+        )
 
     def wrong_role(self) -> None:
         """Sales tries the same."""
@@ -199,8 +207,10 @@ class Tour:
             names == ["decision", "outcome"],
             f"one decision and one outcome should be on record, but there is: {names}",
         )
+        key = self._stack.secrets["UPSTREAM_LEDGER_TOKEN"]
         log = self._stack.log.read_text(encoding="utf-8") + self._stack.audit.read_text(encoding="utf-8")
         _require(self._token.rpartition(".")[2] not in log, "no log should hold a token, but one does")
+        _require(key not in log, "no log should hold the upstream's key, but one does")
         decision, outcome = found
         _show(
             "decision",
@@ -212,12 +222,13 @@ class Tour:
                 "roles",
                 "workload",
                 "decision",
-                "policies",
+                "permits",
+                "credential",
                 "bundle",
             ),
         )
         _show("outcome", _brief(outcome, "upstream", "result", "status", "upstream_ms"))
-        _tick("the decision was written before the call was forwarded; no log holds the token")
+        _tick("the decision was written before the call was forwarded; no log holds token or key")
 
     def _title(self, text: str) -> None:
         self._number += 1

@@ -148,11 +148,13 @@ def test_a_token_without_a_stack_says_how_to_start_one(tmp_path: Path) -> None:
 def test_secrets_are_for_the_owner_only(stack: Stack) -> None:
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in stack.directory.iterdir()}
     assert stat.S_IMODE(stack.directory.stat().st_mode) == 0o700
-    assert {modes[name] for name in ("stack.json", "provider.json", "provider-keys.json")} == {0o600}
-    secret = stack.clients["finance-etl"]["client_secret"]
+    assert {modes[name] for name in ("stack.json", "provider.json", "provider-keys.json", "gate.json")} == {
+        0o600
+    }
+    secrets = [stack.clients["finance-etl"]["client_secret"], *stack.secrets.values()]
     commands = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert "gate.mjs" in commands
-    assert secret not in commands
+    assert not any(secret in commands for secret in secrets)
 
 
 def test_the_running_stack_can_be_found_by_its_folder(stack: Stack) -> None:

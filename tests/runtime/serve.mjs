@@ -9,6 +9,10 @@ import http from "node:http";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 
+// Streams that workerd has and Node has not; the second also holds a body to its length there.
+globalThis.IdentityTransformStream = class extends TransformStream {};
+globalThis.FixedLengthStream = class extends TransformStream {};
+
 const { pyodide: name, project, port, kv } = JSON.parse(process.argv[2]);
 const { loadPyodide } = await import(name);
 const pyodide = await loadPyodide({ env: { HOME: "/home/pyodide", PYTHONDONTWRITEBYTECODE: "1" } });
@@ -17,6 +21,7 @@ pyodide.runPython('import sys; sys.path.append("/project/src")');
 const worker = pyodide.pyimport("worker");
 
 const env = {
+  UPSTREAM_LEDGER_TOKEN: "of-a-test",
   POLICY: {
     async get(key) {
       return JSON.parse(await readFile(kv, "utf8"))[key] ?? null;

@@ -151,7 +151,10 @@ def test_the_upstream_sees_the_caller_s_headers_and_none_of_the_gate_s(gate: Gat
 def test_the_caller_sees_the_upstream_s_answer_and_only_the_gate_s_own_headers(gate: Gate) -> None:
     answer = call(gate, "/ledger/v1/missing")
     assert answer.status_code == 404
-    assert answer.headers.get_list("set-cookie") == ["a=1", "b=2, still b"]
+    assert answer.headers.get_list("set-cookie") == [
+        "a=1; Path=/ledger",
+        "b=2, still b; Path=/ledger",
+    ]
     assert answer.headers.get_list("airgate-decision") == ["permit"]
     assert "airgate_policy" not in answer.headers
     assert answer.headers["airgate-policy"].startswith("read@")

@@ -29,9 +29,19 @@ LAB = """
 upstreams:
   lab: {{base: "https://lab.example.com", local: sample, owner: lab@example.com, log_path: true}}
   impatient: {{base: "https://lab.example.com", local: sample, owner: lab@example.com, timeout: 1s}}
-  hostile: {{base: "http://127.0.0.1:{hostile}/base", owner: lab@example.com, timeout: 5s}}
-  gone: {{base: "http://127.0.0.1:{gone}/secret-base", owner: lab@example.com, timeout: 5s}}
+  hostile: {{base: "http://127.0.0.1:{hostile}/base", owner: lab@example.com, timeout: 5s, breaker: false}}
+  gone: {{base: "http://127.0.0.1:{gone}/secret-base", owner: lab@example.com, timeout: 5s, breaker: false}}
+  segments:
+    {{base: "https://lab.example.com", local: sample, owner: lab@example.com, log_path: true, encoded_slash: segment}}
+  empties:
+    {{base: "https://lab.example.com", local: sample, owner: lab@example.com, log_path: true, empty_segments: true}}
 policies:
+  - id: lab-below-open
+    description: Finance readers may do anything below /open
+    owner: lab@example.com
+    effect: permit
+    subject: {{roles: {{any: [finance-reader]}}}}
+    target: {{upstream: [segments, empties], methods: ["*"], paths: ["/open/**"]}}
   - id: lab-open
     description: Finance readers may do anything in the lab
     owner: lab@example.com
@@ -118,7 +128,13 @@ class Wire:
 class Gate(Wire):
     """A gate of a test's own: its own workerd, and a KV namespace that is the stack's unless another is given."""
 
-    def __init__(self, folder: Path, state: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        state: Path,
+        secrets: Mapping[str, str] | None = None,
+        services: Mapping[str, str] | None = None,
+    ) -> None:
         folder.mkdir(exist_ok=True)
         state.mkdir(exist_ok=True)
         self.state = state
@@ -127,10 +143,18 @@ class Gate(Wire):
         self.audit.touch()
         port = free_port()
         super().__init__(f"http://127.0.0.1:{port}")
-        arguments = json.dumps({"root": str(PROJECT), "port": port, "state": str(state)})
+        settings = {
+            "root": str(PROJECT),
+            "port": port,
+            "state": str(state),
+            "secrets": {"UPSTREAM_LEDGER_TOKEN": "of-a-test", **(secrets or {})},
+            "services": {**(services or {})},
+        }
+        file = folder / "gate.json"  # others of this machine can read a command line
+        file.write_text(json.dumps(settings), encoding="utf-8")
         self.process = Process(
             "gate",
-            [str(node()), str(HERE / "gate.mjs"), arguments],
+            [str(node()), str(HERE / "gate.mjs"), str(file)],
             log=self.log,
             cwd=PROJECT,
             env=environment(folder / "home"),
@@ -202,12 +226,12 @@ def hostile() -> Iterator[Hostile]:
 
 @pytest.fixture(scope="session")
 def start_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gate]]:
-    """start_gate(state=None): another gate, ended with the session. Its KV is empty unless `state` is given."""
+    """start_gate(state=None, secrets={}): another gate, ended with the session. Its KV is empty without `state`."""
     gates: list[Gate] = []
 
-    def start(state: Path | None = None) -> Gate:
+    def start(state: Path | None = None, secrets: Mapping[str, str] | None = None) -> Gate:
         folder = tmp_path_factory.mktemp("gate")
-        gates.append(Gate(folder, state or folder / "state"))
+        gates.append(Gate(folder, state or folder / "state", secrets))
         return gates[-1]
 
     yield start
