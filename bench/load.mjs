@@ -1,15 +1,16 @@
 // One run of load against one Worker, by autocannon. The last line of its output is the result, as JSON.
 //
-//   node load.mjs '{"port": 8801, "path": "/…", "amount": 3000, "tokens": "FILE", "from": 0, "count": 1}'
+//   node load.mjs '{"port": 8801, "path": "/…", "amount": 3000, "tokens": "FILE", "from": 0, "count": 1, "host": null}'
 //
-// FILE holds a token a line; the run goes round the `count` tokens from number `from` on, one a request. The result is
-// {"seconds", "p50", "p99"} (the latter in milliseconds), or {"error"} when an answer was anything but 200.
+// FILE holds a token a line; the run goes round the `count` tokens from number `from` on, one a request. `host` is what
+// requests say in Host, where that isn't the address. The result is {"seconds", "p50", "p99"} (the latter in milliseconds), or {"error"} when an answer was anything but 200.
 import { readFileSync } from "node:fs";
 import autocannon from "autocannon";
 
-const { port, path, amount, tokens, from, count } = JSON.parse(process.argv[2]);
+const { port, path, amount, tokens, from, count, host } = JSON.parse(process.argv[2]);
 const pool = readFileSync(tokens, "utf8").split("\n").slice(from, from + count);
 const headers = {
+  ...(host && { host }),
   "user-agent": "python-requests/2.32.5",
   accept: "*/*",
   "accept-encoding": "gzip, deflate",

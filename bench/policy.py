@@ -13,13 +13,20 @@ from airgate.node import run_wrangler
 from airgate.policy.compile import compile_folder
 from airgate.policy.publish import publish_to
 
-PATH = "/ledger/v1/entries/2026-10"  # permitted by finance-read, and looked at by the forbid beside it
+ENTRY = "/v1/entries/2026-10"
+PATH = f"/ledger{ENTRY}"  # permitted by finance-read, and looked at by the forbid beside it
+KEYED = f"/ledger-keyed{ENTRY}"  # the same, with a credential of the gate's
+SIGNED = f"/ledger-signed{ENTRY}"  # the same, with an assertion
+HOST = "ledger.internal.example.com"  # of the requests that a proxy asks about
+CREDENTIAL = "UPSTREAM_LEDGER_TOKEN"
 TEAMS = 7
-UPSTREAMS = ("ledger", *(f"service-{number}" for number in range(1, 10)))
+LEDGERS = ("ledger", "ledger-keyed", "ledger-signed")
+SERVICES = tuple(f"service-{number}" for number in range(1, 10))
+UPSTREAMS = (*LEDGERS, *SERVICES)
 
 
 def seed(issuer: str, upstream: str) -> dict[str, Any]:
-    """A seed of exactly 100 policies over 10 upstreams and 8 roles."""
+    """A seed of exactly 100 policies over 12 upstreams and 8 roles."""
     owner = "platform@example.com"
     policies = [
         {
@@ -30,7 +37,7 @@ def seed(issuer: str, upstream: str) -> dict[str, Any]:
             "subject": {"issuer": "company", "kind": "workload", "roles": {"any": ["finance"]}},
             "workload": {"dag": ["finance_*"], "attested": False},
             "target": {
-                "upstream": "ledger",
+                "upstream": list(LEDGERS),
                 "methods": ["GET"],
                 "paths": ["/v1/entries", "/v1/entries/{period}"],
             },
@@ -41,7 +48,7 @@ def seed(issuer: str, upstream: str) -> dict[str, Any]:
             "owner": owner,
             "effect": "forbid",
             "subject": {"kind": "agent"},
-            "target": {"upstream": "ledger", "methods": ["*"], "paths": ["/**"]},
+            "target": {"upstream": list(LEDGERS), "methods": ["*"], "paths": ["/**"]},
         },
         *(
             {
@@ -51,7 +58,7 @@ def seed(issuer: str, upstream: str) -> dict[str, Any]:
                 "effect": "permit",
                 "subject": {"issuer": "company", "roles": {"any": [f"team-{number % TEAMS}"]}},
                 "target": {
-                    "upstream": UPSTREAMS[number % len(UPSTREAMS)],
+                    "upstream": SERVICES[number % 10 - 1] if number % 10 else list(LEDGERS),
                     "methods": ["GET", "POST", "PUT"],
                     "paths": [f"/v1/collection-{number}/{{item}}", f"/v2/collection-{number}/**"],
                 },
@@ -59,6 +66,11 @@ def seed(issuer: str, upstream: str) -> dict[str, Any]:
             for number in range(98)
         ),
     ]
+    more: dict[str, dict[str, Any]] = {
+        "ledger": {"hosts": [HOST]},
+        "ledger-keyed": {"credentials": {"main": {"kind": "header", "secret": CREDENTIAL}}},
+        "ledger-signed": {"assertion": True},
+    }
     groups = {"finance": "finance-readers"} | {f"team-{number}": f"team-{number}" for number in range(TEAMS)}
     return {
         "issuers": {
@@ -79,7 +91,10 @@ def seed(issuer: str, upstream: str) -> dict[str, Any]:
             }
             for role, group in groups.items()
         },
-        "upstreams": {name: {"base": upstream, "owner": owner, "timeout": "30s"} for name in UPSTREAMS},
+        "upstreams": {
+            name: {"base": upstream, "owner": owner, "timeout": "30s", **more.get(name, {})}
+            for name in UPSTREAMS
+        },
         "policies": policies,
     }
 
@@ -105,9 +120,8 @@ class _Fresh:
 
 def publish(state: Path, issuer: str, upstream: str) -> int:
     """Put the set in force for a gate with that state folder. Returns the number of policies."""
-    folder = state / "seed"
+    folder, written = state / "seed", seed(issuer, upstream)
     folder.mkdir(parents=True)
-    (folder / "bench.yaml").write_text(yaml.safe_dump(seed(issuer, upstream)), encoding="utf-8")
-    compiled = compile_folder(folder)
-    publish_to(_Fresh(state), compiled, "bench")
-    return sum(len(rules) for rules in compiled.rules.values())
+    (folder / "bench.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
+    publish_to(_Fresh(state), compile_folder(folder), "bench")
+    return len(written["policies"])

@@ -1,6 +1,7 @@
 """A bare pass-through: the least that a Python Worker in front of an API can do."""
 
 from js import fetch
+
 from upstream import ORIGIN
 
 

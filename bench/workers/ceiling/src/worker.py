@@ -5,6 +5,7 @@ It checks nothing and logs nothing: one comprehension over the headers each way,
 
 from js import Object, Response, fetch
 from pyodide.ffi import to_js
+
 from upstream import ORIGIN
 
 DROPPED = frozenset(
