@@ -110,6 +110,15 @@ def _ruled(
     return line
 
 
+def where(error: Exception) -> str:
+    """An unforeseen error for the audit log: its kind and place, never its text, which may quote a secret."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace is not None else ""
+    return type(error).__name__ + place
+
+
 class Record:
     """What is known of one request so far; `gateway.handle` fills it in as stages pass."""
 

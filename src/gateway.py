@@ -105,7 +105,7 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
     except Denied as refused:
         denied = refused
     except Exception as error:  # a mistake of ours must refuse, and be on record like any refusal
-        denied = Denied(Reason.INTERNAL, _where(error))
+        denied = Denied(Reason.INTERNAL, audit.where(error))
 
     ports.log(record.decided(denied))
     for line in record.evaluations:
@@ -124,7 +124,7 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
         record.tries = sending.sent
         relay = _relay(record, reply, upstream, target, ports)
     except Exception as error:
-        failed = error if isinstance(error, Denied) else Denied(Reason.INTERNAL, _where(error))
+        failed = error if isinstance(error, Denied) else Denied(Reason.INTERNAL, audit.where(error))
         result, record.tries = failed.reason.rpartition(".")[2], sending.sent
         ports.log(record.ended(ports.now(), result, None, sent_at, failed.detail))
         return _refusal(failed, record)
@@ -460,17 +460,8 @@ async def _health(record: audit.Record, target: Target, state: State, ports: Por
     except Denied as denied:
         record.note = str(denied)
     except Exception as error:
-        record.note = _where(error)
+        record.note = audit.where(error)
     return _document(record, report, 200 if report["status"] == "ok" else 503)
-
-
-def _where(error: Exception) -> str:
-    """An unforeseen error for the audit log: its kind and place, never its text, which may quote a secret."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f" at {trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace is not None else ""
-    return type(error).__name__ + place
 
 
 def _headers(record: audit.Record) -> dict[str, str]:

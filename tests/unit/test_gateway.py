@@ -36,6 +36,7 @@ from world import (
     token,
 )
 
+import audit
 import gateway
 from breaker import Settings
 from keys import COOL_DOWN, FRESH, RETRY, TIMEOUT, USABLE, Key
@@ -406,7 +407,7 @@ def test_a_port_that_fails_refuses_and_is_on_record(
 
 
 def test_a_mistake_without_a_trace_is_on_record_by_its_kind() -> None:
-    assert gateway._where(ValueError(SECRET)) == "ValueError"
+    assert audit.where(ValueError(SECRET)) == "ValueError"
 
 
 def test_a_bundle_that_cannot_decide_refuses(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
