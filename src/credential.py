@@ -89,9 +89,8 @@ class Own(NamedTuple):
 
 
 Credential = Header | Basic | ClientCredentials | JwtBearer | Login | SigV4 | Own
-Minted = (
-    ClientCredentials | JwtBearer | Login
-)  # the gate gets a token for it, and another one when that is refused
+# The gate gets a token for these, and another one when that is refused.
+Minted = ClientCredentials | JwtBearer | Login
 
 
 def taken(credential: Credential) -> frozenset[str]:

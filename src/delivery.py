@@ -17,6 +17,7 @@ from model import Denied, Inbound, Outbound, Reason, UpstreamAnswer
 from upstream import Upstream
 
 HELD = 1_048_576  # bytes of a body that can be signed, or sent again
+SMALL = 65_536  # bytes of one that is waited for, so that a slow caller is told from a slow upstream
 FIRST_WAIT = 0.1  # seconds before the first retry; each that follows waits twice as long
 LONGEST_WAIT = 2.0
 LEASE = 5.0  # seconds beyond an upstream's time limit after which a call counts as given up
@@ -142,7 +143,7 @@ class Delivery:
             answer = await ports.send(call)
             failed = answer.status in _FAILING
         except Denied as refused:
-            # While a body flows by, it may be the caller who is slow, or has left.
+            # While a body flows by, it may be the caller who is slow, or has left: then nobody can tell.
             if refused.reason in _UNANSWERED and (self.held or not self.inbound.has_body):
                 failed = True
             raise
@@ -176,7 +177,8 @@ class Delivery:
         if not signed:
             renewable = not isinstance(credential, Header | Basic | SigV4 | Own | None)
             again = renewable or (self.upstream.retries > 0 and self._idempotent())
-            if not again or not 0 <= declared(self.inbound) <= HELD:
+            most = HELD if again else SMALL if self.upstream.limits.failures is not None else -1
+            if not 0 <= declared(self.inbound) <= most:
                 return False
         await ports.hold(HELD, self.call.timeout)
         return True

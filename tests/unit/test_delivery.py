@@ -10,7 +10,7 @@ from world import NOW, World, run
 
 from breaker import Health, Settings
 from credential import Basic, ClientCredentials, Credential, Header, Own, SigV4
-from delivery import HELD, LONGEST_WAIT, Delivery, declared
+from delivery import HELD, LONGEST_WAIT, SMALL, Delivery, declared
 from minted import Minted
 from model import Denied, Inbound, Outbound, Reason, UpstreamAnswer
 from upstream import Upstream
@@ -218,15 +218,29 @@ def test_waits_grow_and_are_bounded(retries: int, drawn: float) -> None:
     assert all(0 < wait <= LONGEST_WAIT for wait in waits)
 
 
-def test_a_body_is_kept_only_where_it_may_be_sent_again() -> None:
-    for method, settings, kept in (
-        ("PUT", {"retries": 1}, True),
-        ("POST", {"retries": 1}, False),
-        ("PUT", {"retries": 0}, False),
-    ):
-        sender = Sender(said(200), **settings)
-        sender.send(method, b"abc")
-        assert bool(sender.world.of("hold")) is kept
+NO_BREAKER = Settings(failures=None)
+
+
+@pytest.mark.parametrize(
+    ("method", "length", "settings", "kept"),
+    [
+        pytest.param("PUT", HELD, {"retries": 1}, True, id="it may be sent again"),
+        pytest.param("PUT", HELD, {"retries": 1, "limits": NO_BREAKER}, True, id="and there is no breaker"),
+        pytest.param("POST", HELD, {"retries": 1}, False, id="it may not be"),
+        pytest.param("PUT", HELD, {"retries": 0}, False, id="nothing is"),
+        pytest.param("POST", SMALL, {}, True, id="a small one, so that failures are the upstream's"),
+        pytest.param("POST", SMALL + 1, {}, False, id="one that is not"),
+        pytest.param(
+            "POST", SMALL, {"limits": NO_BREAKER}, False, id="a small one, and nobody counts failures"
+        ),
+    ],
+)
+def test_a_body_is_kept_where_that_is_of_use(
+    method: str, length: int, settings: dict[str, Any], kept: bool
+) -> None:
+    sender = Sender(said(200), **settings)
+    sender.send(method, b"abc", length=length)
+    assert bool(sender.world.of("hold")) is kept
 
 
 @pytest.mark.parametrize("length", [HELD + 1, -1], ids=["too long to be kept", "of no declared length"])
@@ -334,14 +348,19 @@ def test_an_upstreams_own_errors_are_no_failures() -> None:
 @pytest.mark.parametrize("failure", [UNREACHABLE, TIMEOUT], ids=str)
 def test_a_caller_whose_body_does_not_come_opens_no_circuit(failure: Denied) -> None:
     """While a body flows by, nobody can tell a slow caller from a slow upstream."""
+    for length in (SMALL + 1, -1):
+        sender = Sender(limits=Settings(failures=1))
+        sender.world.answers = [failure, said(200)]
+        sender.refuse("POST", b"abc", length=length)
+        assert sender.send("POST", b"abc", length=length)[0].status == 200
+
+
+@pytest.mark.parametrize("failure", [UNREACHABLE, TIMEOUT], ids=str)
+def test_a_body_that_was_here_and_whole_is_the_upstreams_to_answer(failure: Denied) -> None:
     sender = Sender(limits=Settings(failures=1))
     sender.world.answers = [failure]
     sender.refuse("POST", b"abc")
-    sender.world.answers = [said(200), failure]
-    assert sender.send("POST", b"abc")[0].status == 200
-    sender.upstream = sender.upstream._replace(retries=1)
-    sender.refuse("PUT", b"abc")  # this one was here, and whole
-    assert sender.refuse().reason is Reason.UPSTREAM_CIRCUIT_OPEN
+    assert sender.refuse("POST", b"abc").reason is Reason.UPSTREAM_CIRCUIT_OPEN
 
 
 def test_every_try_is_vouched_for_anew() -> None:

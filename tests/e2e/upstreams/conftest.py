@@ -50,6 +50,8 @@ upstreams:
   budget: {{base: "{v4}/budget", {usual}, retries: 5, breaker: false}}
   fragile: {{base: "{v4}/fragile", {usual}, timeout: 1s, breaker: {{failures: 3, open: 1s}}}}
   ratio: {{base: "{v4}/ratio", {usual}, breaker: {{failures: 1000, ratio: 0.5, open: 2s}}}}
+  written: {{base: "{v4}/written", {usual}, timeout: 1s, breaker: {{failures: 3, open: 5s}}}}
+  trickled: {{base: "{v4}/trickled", {usual}, timeout: 1s, breaker: {{failures: 1, open: 5s}}}}
   healed: {{base: "{v4}/healed", {usual}, retries: 2, breaker: {{failures: 2, open: 1s}}}}
   narrow: {{base: "{v4}/narrow", {usual}, concurrency: 3}}
   flapping: {{base: "{v4}/flapping", {usual}, timeout: 5s, retries: 2, breaker: {{failures: 5, open: 1s}}}}

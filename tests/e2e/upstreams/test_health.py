@@ -102,3 +102,22 @@ def test_places_are_free_again_after_calls_of_any_end(lab: Any) -> None:
             except Exception:
                 assert play == "reset_within"
             assert lab.ask("/narrow/x")[0].code == ""
+
+
+def test_writes_open_a_circuit_as_reads_do(lab: Any, hostile: Any) -> None:
+    for _ in range(3):
+        assert lab.ask("/written/x?play=reset", "POST", body=b"{}")[0].code == "upstream.unreachable"
+    held_back(lab, hostile, "/written/x", 5)
+
+
+def test_a_caller_whose_body_does_not_come_opens_no_circuit(lab: Any) -> None:
+    """Or any one who may call an upstream could close it to all others."""
+    head = (
+        f"POST /trickled/x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {lab.token}\r\nX-Call: never-ends\r\n"
+    )
+    for length, code in (("100", "request.body_invalid"), ("100000", "upstream.timeout")):
+        assert lab.send(f"{head}Content-Length: {length}\r\n\r\nabc".encode()).code == code
+        with lab.connected() as connection:  # and one who leaves
+            connection.sendall(f"{head}Content-Length: {length}\r\n\r\nabc".encode())
+        time.sleep(0.2)
+    assert lab.ask("/trickled/x")[0].status == 200
