@@ -13,9 +13,23 @@ from airflow.providers.common.compat.sdk import get_current_context
 VERSION = tuple(int(part) for part in AIRFLOW.split(".")[:2])
 MAJOR_3 = VERSION >= (3, 0)
 
-# A trigger that fires within the first seconds can meet a task that is not marked as deferred yet (apache/airflow
-# #71580, #72716), and fail it.
-SETTLE_SECONDS = 5.0 if MAJOR_3 else 0.0
+# For a task's process to end and for the scheduler to read of it: one loop of a scheduler that has much to do.
+SCHEDULER_SECONDS = 5.0
+
+
+def settle_seconds() -> float:
+    """How long a trigger has to run at least before it fires.
+
+    The executor tells the scheduler that the process which deferred is over. When the task is queued again by then,
+    Airflow 3 takes that for the end of the resumed task and fails it as a "state mismatch" (apache/airflow #71580,
+    #72716). The process's supervisor sees the end at its next look, which often is a whole heartbeat interval later.
+    """
+    if not MAJOR_3:
+        return 0.0
+    from airflow.providers.common.compat.sdk import conf
+
+    interval: float = conf.getfloat("workers", "min_heartbeat_interval", fallback=5.0)
+    return interval + SCHEDULER_SECONDS
 
 
 def current_context() -> dict[str, Any] | None:

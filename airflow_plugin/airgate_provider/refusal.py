@@ -18,7 +18,7 @@ DEFAULT_WAIT = 5.0  # seconds, when a retryable refusal does not say how long
 LONGEST_WAIT = 3600.0
 
 # A new token, or a new proof, may be accepted where the last one was not.
-STALE = frozenset({"token.expired", "token.key", "token.signature", "token.lifetime"})
+STALE = frozenset({"token.expired", "token.key", "token.lifetime", "token.revoked", "token.signature"})
 UNPROVEN = frozenset({"token.proof_invalid", "token.proof_replayed"})
 
 

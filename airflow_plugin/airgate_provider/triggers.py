@@ -181,5 +181,5 @@ def failure(error: Exception) -> dict[str, Any]:
 
 
 async def settle(started: float) -> None:
-    """Don't fire before Airflow has marked the task as deferred."""
-    await asyncio.sleep(max(0.0, compat.SETTLE_SECONDS - (time.monotonic() - started)))
+    """Don't fire before the scheduler knows that the task has deferred."""
+    await asyncio.sleep(max(0.0, compat.settle_seconds() - (time.monotonic() - started)))

@@ -1,10 +1,12 @@
 """One version of Airflow beside the gate, and what its calls met on their way."""
 
 import json
+import sqlite3
 import threading
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Collection
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -91,6 +93,52 @@ class Rig:
         self.tokens = tokens
         self.stack = stack
         self.since = stack.audit.stat().st_size
+
+    def ended(
+        self, dag: str, *, failing: Collection[str] = (), seconds: float = 180.0
+    ) -> dict[str, tuple[str, int]]:
+        """Wait until a DAG's run is over, and return state and number of tries by task.
+
+        All tasks have to succeed but those in `failing`, which have to fail, and the run with them. Raises
+        AssertionError with what is known of each that ended otherwise: a machine where it happened may be gone.
+        """
+        state = self.airflow.wait(dag, seconds=seconds)[dag]
+        tries = self.airflow.tries(dag)
+        wanted = {task: "failed" if task in failing else "success" for task in {*tries, *failing}}
+        others = [task for task, end in wanted.items() if tries.get(task, ("absent", 0))[0] != end]
+        told = "\n\n".join(self.story(dag, task) for task in others[:3])
+        assert (others, state) == ([], "failed" if failing else "success"), (
+            f"{dag} is {state}; these tasks ended as they should not: {others}\n\n{told}"
+        )
+        return tries
+
+    def story(self, dag: str, task: str, lines: int = 60) -> str:
+        """What Airflow did with a task (`task[0]` if mapped), the end of its log, and what the gate decided."""
+        name, _, index = task.removesuffix("]").partition("[")
+        with closing(
+            sqlite3.connect(f"file:{self.airflow.database}?mode=ro", uri=True, timeout=30)
+        ) as connection:
+            events = connection.execute(
+                "SELECT dttm, event, extra FROM log WHERE dag_id = ? AND task_id = ? AND ifnull(map_index, -1) = ? "
+                "ORDER BY dttm",
+                (dag, name, int(index or -1)),
+            ).fetchall()
+        log = self.airflow.log(dag, f"{name}/map_index={index}" if index else name).splitlines()
+        decided = [
+            f"{event['time']} {event['decision']} {event['reason']} {event['request_id']}"
+            for event in self.decisions(dag, name)
+            if not index or event["workload"]["map_index"]["value"] == index
+        ]
+        return "\n".join(
+            [
+                f"--- {dag}.{task}: {self.airflow.tries(dag).get(task, 'there is no such task')}",
+                *(" ".join(str(value) for value in event if value) for event in events),
+                f"--- its log, the last of {len(log)} lines",
+                *log[-lines:],
+                "--- the gate's decisions",
+                *decided[-lines:],
+            ]
+        )
 
     def decisions(self, dag: str, task: str | None = None) -> list[dict[str, Any]]:
         """The gate's decisions about the calls of a DAG, in order."""

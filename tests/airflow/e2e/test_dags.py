@@ -17,7 +17,7 @@ def problem(text: str, *words: str) -> list[str]:
 
 
 def test_an_unchanged_task_goes_through_the_gate(rig: Rig) -> None:
-    rig.airflow.wait("finance_stock")
+    rig.ended("finance_stock", failing={"upstream_fails"})
     seen = json.loads(rig.airflow.xcom("finance_stock", "post_entry"))
     assert (seen["method"], seen["path"], seen["query"]) == (
         "POST",
@@ -47,7 +47,7 @@ def test_an_unchanged_task_goes_through_the_gate(rig: Rig) -> None:
 
 
 def test_the_upstream_sees_what_the_dag_wrote_and_nothing_of_the_connection(rig: Rig) -> None:
-    rig.airflow.wait("finance_stock")
+    rig.ended("finance_stock", failing={"upstream_fails"})
     seen = json.loads(rig.airflow.xcom("finance_stock", "post_entry"))
     headers = seen["headers"]
     assert headers["content-type"] == "application/json"
@@ -78,15 +78,15 @@ def test_no_secret_is_in_any_log(rig: Rig) -> None:
 
 
 def test_the_upstreams_own_error_is_as_with_the_stock_hook(rig: Rig) -> None:
-    rig.airflow.wait("finance_stock")
-    assert rig.airflow.tries("finance_stock")["upstream_fails"] == ("failed", 1)
+    tries = rig.ended("finance_stock", failing={"upstream_fails"})
+    assert tries["upstream_fails"] == ("failed", 1)
     assert "418:I'm a Teapot" in rig.airflow.log("finance_stock", "upstream_fails")
 
 
 @pytest.mark.parametrize("task", ["post_entry", "deferred", "with_tenacity"])
 def test_a_denial_fails_at_once_after_one_call_and_says_what_to_do(rig: Rig, task: str) -> None:
-    rig.airflow.wait("finance_denied")
-    assert rig.airflow.tries("finance_denied")[task] == ("failed", 1)
+    tries = rig.ended("finance_denied", failing={"post_entry", "deferred", "with_tenacity"})
+    assert tries[task] == ("failed", 1)
     [decision] = rig.decisions("finance_denied", task)
     assert decision["reason"] == "policy.no_match"
     request_id = decision["request_id"]
@@ -102,8 +102,7 @@ def test_a_denial_fails_at_once_after_one_call_and_says_what_to_do(rig: Rig, tas
 
 
 def test_a_throttled_task_is_tried_again_no_sooner_than_the_gate_says(rig: Rig) -> None:
-    assert rig.airflow.wait("finance_throttled") == {"finance_throttled": "success"}
-    assert rig.airflow.tries("finance_throttled") == {"read": ("success", 2)}
+    assert rig.ended("finance_throttled") == {"read": ("success", 2)}
     decisions = rig.decisions("finance_throttled")
     refused = [index for index, event in enumerate(decisions) if event["reason"] == "limit.rate"]
     assert len(refused) == 1
@@ -113,14 +112,13 @@ def test_a_throttled_task_is_tried_again_no_sooner_than_the_gate_says(rig: Rig) 
 
 
 def test_a_token_that_expires_on_the_way_is_renewed_once(rig: Rig) -> None:
-    assert rig.airflow.wait("finance_expiring") == {"finance_expiring": "success"}
-    assert rig.airflow.tries("finance_expiring") == {"read": ("success", 1)}
+    assert rig.ended("finance_expiring") == {"read": ("success", 1)}
     assert rig.tokens.fetched["expiring"] == 2
     assert len(rig.airflow.xcom("finance_expiring", "read")) == 2
 
 
 def test_all_pages_of_a_task_share_one_token(rig: Rig) -> None:
-    assert rig.airflow.wait("finance_pages") == {"finance_pages": "success"}
+    rig.ended("finance_pages")
     pages = [json.loads(page) for page in rig.airflow.xcom("finance_pages", "read")]
     assert [page["query"] for page in pages] == [f"page={number}" for number in range(1, 6)]
     assert len({page["headers"]["idempotency-key"] for page in pages}) == 5
@@ -128,7 +126,7 @@ def test_all_pages_of_a_task_share_one_token(rig: Rig) -> None:
 
 
 def test_deferred_tasks_go_through_the_gate_from_the_triggerer(rig: Rig) -> None:
-    assert rig.airflow.wait("finance_deferred") == {"finance_deferred": "success"}
+    rig.ended("finance_deferred")
     decisions = rig.decisions("finance_deferred")
     counted = [(event["workload"]["task"]["value"], event["decision"]) for event in decisions]
     assert sorted(counted) == sorted(
@@ -148,7 +146,7 @@ def test_deferred_tasks_go_through_the_gate_from_the_triggerer(rig: Rig) -> None
 
 
 def test_a_hundred_mapped_tasks_with_a_cache_file_ask_for_two_tokens_at_most(rig: Rig) -> None:
-    assert rig.airflow.wait("finance_mapped", seconds=400) == {"finance_mapped": "success"}
+    rig.ended("finance_mapped", seconds=400)
     decisions = rig.decisions("finance_mapped")
     assert {event["workload"]["map_index"]["value"] for event in decisions} == {
         str(index) for index in range(MAPPED)
@@ -163,38 +161,28 @@ def test_a_hundred_mapped_tasks_with_a_cache_file_ask_for_two_tokens_at_most(rig
 
 
 def test_a_connection_that_lacks_something_fails_at_once_and_names_the_field(rig: Rig) -> None:
-    rig.airflow.wait("finance_broken")
-    assert rig.airflow.tries("finance_broken") == {"no_token_url": ("failed", 1)}
+    assert rig.ended("finance_broken", failing={"no_token_url"}) == {"no_token_url": ("failed", 1)}
     log = rig.airflow.log("finance_broken", "no_token_url").replace('\\"', '"')
     assert 'Connection "ledger_incomplete": the field "Token URL" is empty.' in log
     assert rig.tokens.fetched["incomplete"] == 0
 
 
 def test_a_gate_that_is_down_is_named(rig: Rig) -> None:
-    rig.airflow.wait("finance_gate_down")
-    assert rig.airflow.tries("finance_gate_down") == {"post_entry": ("failed", 1)}
+    assert rig.ended("finance_gate_down", failing={"post_entry"}) == {"post_entry": ("failed", 1)}
     log = rig.airflow.log("finance_gate_down", "post_entry")
     assert "The gate at http://127.0.0.1:9 cannot be reached" in log
 
 
 def test_tokens_that_are_bound_to_a_key_work_in_both_ways(rig: Rig) -> None:
-    assert rig.airflow.wait("finance_bound") == {"finance_bound": "success"}
+    rig.ended("finance_bound")
     decisions = rig.decisions("finance_bound")
     assert [event["decision"] for event in decisions] == ["permit", "permit"]
     assert all(event["jkt"] for event in decisions)
 
 
 def test_our_own_operators_say_upstream_roles_and_reason(rig: Rig) -> None:
-    rig.airflow.wait("finance_own")
-    tries = rig.airflow.tries("finance_own")
-    assert {task: state for task, (state, _) in tries.items()} == {
-        "justified": "success",
-        "deferred": "success",
-        "wrong_role": "failed",
-        "wait": "success",
-        "wait_deferred": "success",
-        "wait_denied": "failed",
-    }
+    tries = rig.ended("finance_own", failing={"wrong_role", "wait_denied"})
+    assert set(tries) == {"justified", "deferred", "wrong_role", "wait", "wait_deferred", "wait_denied"}
     [justified] = rig.decisions("finance_own", "justified")
     assert justified["justification"] == "Checked for finance_own, month-end"
     assert justified["upstream"] == "warehouse"
@@ -206,7 +194,7 @@ def test_our_own_operators_say_upstream_roles_and_reason(rig: Rig) -> None:
 
 
 def test_stock_hooks_get_a_fresh_token_from_the_secrets_backend(rig: Rig) -> None:
-    assert rig.airflow.wait("finance_backend") == {"finance_backend": "success"}
+    rig.ended("finance_backend")
     seen: dict[str, Any] = rig.airflow.xcom("finance_backend", "stock_hook")
     assert not [name for name in seen["headers"] if name.startswith("airgate")]
     assert seen["headers"]["authorization"] == f"Bearer {rig.stack.secrets['UPSTREAM_LEDGER_TOKEN']}"
@@ -221,7 +209,7 @@ def test_the_example_dag_runs(rig: Rig) -> None:
     else:
         answer = rig.airflow.api("POST", f"/api/v2/dags/{dag}/dagRuns", json={"logical_date": None})
         assert answer.status_code == 200, answer.text
-    assert rig.airflow.wait(dag) == {dag: "success"}
+    assert rig.ended(dag)
 
 
 def seconds(event: dict[str, Any]) -> float:

@@ -194,7 +194,7 @@ def test_an_upstreams_own_error_is_left_to_the_dag_when_it_asks_for_it(server: S
     assert (answer.status_code if run.kind == "sync" else answer.status) == 404
 
 
-@pytest.mark.parametrize("code", ["token.expired", "token.key"])
+@pytest.mark.parametrize("code", ["token.expired", "token.key", "token.revoked"])
 def test_a_token_that_the_gate_does_not_take_is_renewed_once(
     server: Server, other: Server, run: Run, code: str
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from airgate_provider import compat
+from airgate_provider.compat import settle_seconds
 from airgate_provider.triggers import AirgateSensorTrigger, AirgateTrigger
 from airgate_provider.workload import Workload
 from conftest import REQUEST_ID, Answer, Server, copied, passed_on, refused
@@ -25,7 +26,7 @@ def connected(connection: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         return made
 
     monkeypatch.setattr("airflow.providers.common.compat.connection.get_async_connection", get)
-    monkeypatch.setattr(compat, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(compat, "settle_seconds", lambda: 0.0)
 
 
 def fired(trigger: Any) -> dict[str, Any]:
@@ -140,14 +141,25 @@ def test_a_connection_that_lacks_something_is_an_event(
     assert 'the field "Upstream" is empty' in found["message"]
 
 
+@pytest.mark.parametrize("made", [trigger, sensor])
 def test_a_trigger_does_not_fire_before_airflow_is_ready(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: Server, monkeypatch: pytest.MonkeyPatch, made: Any
 ) -> None:
-    monkeypatch.setattr(compat, "SETTLE_SECONDS", 0.6)
+    monkeypatch.setattr(compat, "settle_seconds", lambda: 0.6)
     server.says(OK)
     started = time.monotonic()
-    fired(trigger())
+    fired(made())
     assert time.monotonic() - started >= 0.6
+
+
+@pytest.mark.skipif(not compat.MAJOR_3, reason="Airflow 2 knows a task that was queued again")
+@pytest.mark.parametrize("interval", [5, 20])
+def test_airflow_has_time_to_see_that_a_task_has_deferred(
+    monkeypatch: pytest.MonkeyPatch, interval: int
+) -> None:
+    """A supervisor may see the end of a task's process a heartbeat interval late, and then the scheduler has to."""
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", str(interval))
+    assert settle_seconds() == interval + 5
 
 
 @pytest.mark.parametrize(
