@@ -54,9 +54,11 @@ def describe(caller: Caller) -> str:
         f',"roles":{{"granted":{_texts(sorted(identity.granted))},"tagged":{_texts(caller.tagged)}'
         f',"effective":{_texts(sorted(caller.effective))}'
         + (f',"unknown":{_texts(sorted(identity.unknown))}' if identity.unknown else "")
+        + (f',"lent":{_texts(sorted(caller.lent.roles))}' if caller.lent is not None else "")
         + "}"
         + (f',"actor":{_text(identity.actor)}' if identity.actor else "")
         + (f',"jkt":{_text(identity.jkt)}' if identity.jkt else "")
+        + (f',"token_id":{_text(identity.token_id)}' if identity.token_id else "")
         + ',"workload":{'
         + ",".join([_fact(name, fact) for name, fact in caller.workload.items()])
         + "}"
@@ -130,6 +132,7 @@ class Record:
         "decision",
         "described",
         "evaluations",
+        "grants",
         "inbound",
         "justification",
         "keyed",
@@ -161,7 +164,17 @@ class Record:
         self.cors: dict[str, str] = {}  # what a page of another origin may see of the answer
         self.keyed = False  # whether the upstream gets an Idempotency-Key
         self.tries = 1  # of the call to the upstream
+        self.grants: tuple[str, ...] = ()  # ids of those without which policy would have decided otherwise
         self.note = ""  # why a caller of a public page was not told more
+
+    def headers(self) -> dict[str, str]:
+        """What every answer tells its caller."""
+        headers = {"airgate-request-id": self.inbound.request_id, **self.cors}
+        if (decision := self.decision) is not None:
+            headers["airgate-decision"] = "permit" if decision.permit else "deny"
+            if decision.policies:
+                headers["airgate-policy"] = f"{decision.policies[0]}@{self.bundle}"
+        return headers
 
     def decided(self, denied: Denied | None) -> str:
         """The decision event, as the line to be written."""
@@ -178,6 +191,8 @@ class Record:
             f',"bundle":{_text(self.bundle)},"sequence":{"null" if self.sequence is None else self.sequence}'
             f',"client":{_text(inbound.headers.get("cf-connecting-ip"), 64)}{self.described}'
         )
+        if self.grants:
+            line += f',"grants":{_texts(self.grants)}'
         if self.country:
             line += f',"country":{_text(self.country, 8)}'
         if self.justification:
@@ -190,14 +205,17 @@ class Record:
             line += f',"path":{_text(target.path, 1024)}'
         return line + "}"
 
-    def evaluated(self, number: int, target: Target, caller: Caller, decision: Decision) -> str:
+    def evaluated(
+        self, number: int, target: Target, caller: Caller, decision: Decision, grants: tuple[str, ...] = ()
+    ) -> str:
         """The evaluation event: one question of those that this request asks, and what policy says of it."""
         return (
             f"{_head('evaluation', self.inbound.received_at, self.inbound.request_id)}"
             f',"number":{number},"decision":"{"permit" if decision.permit else "deny"}"'
             f',"reason":{_text(decision.reason)},"method":{_text(target.method, 64)}'
             f',"upstream":{_text(target.upstream, 128)}'
-            f'{_ruling(decision)},"bundle":{_text(self.bundle)}{_outline(caller)}}}'
+            f'{_ruling(decision)},"bundle":{_text(self.bundle)}{_outline(caller)}'
+            + (f',"grants":{_texts(grants)}}}' if grants else "}")
         )
 
     def ended(self, now: float, result: str, status: int | None, sent_at: float, detail: str = "") -> str:
@@ -211,7 +229,9 @@ class Record:
         )
 
 
-def bundle_event(now: float, result: str, detail: str, bundle: str | None, sequence: int | None) -> str:
+def bundle_event(
+    now: float, result: str, detail: str, bundle: str | None, sequence: int | None, by: str = ""
+) -> str:
     """A change of policy, or a failure to read it, as this isolate saw it. `result`: loaded or refused."""
     return json.dumps(
         {
@@ -222,6 +242,23 @@ def bundle_event(now: float, result: str, detail: str, bundle: str | None, seque
             "detail": detail[:LONGEST] or None,
             "bundle": bundle,
             "sequence": sequence,
+            "by": by[:LONGEST] or None,
+        },
+        separators=(",", ":"),
+    )
+
+
+def act_event(now: float, result: str, name: str, detail: str, document: str) -> str:
+    """A revocation, a grant, or the end of one, as this isolate learnt it. `result`: known or refused."""
+    return json.dumps(
+        {
+            "event": "act",
+            "schema": SCHEMA,
+            "time": timestamp(now),
+            "result": result,
+            "id": name,
+            "detail": detail[:LONGEST] or None,
+            "act": document[: 2048 if result == "known" else LONGEST],
         },
         separators=(",", ":"),
     )

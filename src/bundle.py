@@ -15,7 +15,7 @@ from document import Reader, read_object
 from tokens import Rules
 from upstream import Upstream, load_upstream
 
-FORMAT = 3
+FORMATS = (3, 4)  # of bundles and shards. The older one is read too: deploy first, then publish
 LIMIT = 20_000_000  # bytes; a KV value holds 25 MiB
 POINTER_LIMIT = 4096
 OWN = "-"  # the upstream that stands for the gate's own pages
@@ -30,6 +30,7 @@ class Issuer(NamedTuple):
     rules: Rules
     mapping: identity.Mapping
     dpop: str = "optional"  # or "required": only tokens that are bound to a key (RFC 9449)
+    strict: bool = False  # that a proof was used is known to all isolates, not only to the one it reached
 
 
 class Pointer(NamedTuple):
@@ -38,6 +39,8 @@ class Pointer(NamedTuple):
     sequence: int
     bundle: str  # SHA-256 of the bundle's bytes, in hex
     published_at: float
+    gate: str = ""  # the gate that it is for
+    by: str = ""  # who has published it
 
 
 class Bundle(NamedTuple):
@@ -57,6 +60,18 @@ class Bundle(NamedTuple):
         """What an issuer's tokens must look like; None for one that is not known here."""
         issuer = self.issuers.get(iss)
         return None if issuer is None else issuer.rules
+
+
+def read_format(reader: Reader) -> int:
+    """The format that a document says it has, if it is one that is read here. Raises ValueError."""
+    number = reader.whole("format", 1, 2**53)
+    if number not in FORMATS:
+        advice = "deploy the newer Worker first" if number > FORMATS[-1] else "publish again"
+        read = " and ".join(map(str, FORMATS))
+        raise ValueError(
+            f"{reader.where}.format: {number} is not read by this Worker, which reads {read}; {advice}"
+        )
+    return number
 
 
 def _among(reader: Reader, name: str, known: frozenset[str]) -> tuple[str, ...]:
@@ -96,8 +111,13 @@ def _truncated(reader: Reader) -> tuple[tuple[str, ...], int]:
 
 
 def _issuer(
-    name: str, reader: Reader, grants: list[identity.Grant], claims: tuple[tuple[str, ...], ...]
+    name: str,
+    reader: Reader,
+    written: int,
+    grants: list[identity.Grant],
+    claims: tuple[tuple[str, ...], ...],
 ) -> Issuer:
+    """`written`: the bundle's format."""
     source = keys.Source(reader.text("issuer"), None if reader.null("jwks_uri") else reader.text("jwks_uri"))
     fetched = "issuer" if source.jwks_uri is None else "jwks_uri"
     try:
@@ -114,6 +134,7 @@ def _issuer(
         require=tuple([_required(item) for item in reader.items("require")]),
     )
     dpop = reader.one_of("dpop", "optional", "required")
+    strict = written > 3 and reader.one_of("dpop_replay", "isolate", "strict") == "strict"
     kind, attested = reader.within("kind"), reader.within("attested")
     values = kind.within("values")
     paths = []
@@ -134,7 +155,7 @@ def _issuer(
     )
     kind.done()
     reader.done()
-    return Issuer(source, rules, mapping, dpop)
+    return Issuer(source, rules, mapping, dpop, strict)
 
 
 def _hosts(upstreams: dict[str, Upstream]) -> dict[str, str]:
@@ -151,11 +172,11 @@ def _shards(reader: Reader, upstreams: dict[str, Upstream]) -> dict[str, str]:
     for name in reader.all_names():
         if name not in upstreams and name != OWN and not name.startswith(RESOURCE):
             raise ValueError(f"{reader.where}.{name!r:.80}: no such upstream")
-        shards[name] = _digest(reader, name)
+        shards[name] = load_digest(reader, name)
     return shards
 
 
-def _digest(reader: Reader, name: str) -> str:
+def load_digest(reader: Reader, name: str) -> str:
     digest = reader.text(name)
     if _DIGEST.fullmatch(digest) is None:
         raise reader.wrong(name, "a SHA-256 in hex")
@@ -165,14 +186,14 @@ def _digest(reader: Reader, name: str) -> str:
 def load_bundle(text: str) -> Bundle:
     """Read a bundle's JSON. ValueError says where it is wrong; nothing of a wrong bundle is used."""
     root = Reader(read_object(text, limit=LIMIT, depth=24), "bundle")
-    root.whole("format", FORMAT, FORMAT)
+    written = read_format(root)
     issuers, upstreams, roles = root.within("issuers"), root.within("upstreams"), root.within("roles")
     issuer_ids = frozenset(issuers.names())
     grants = _grants(roles, issuer_ids)
     claims = root.paths("claims")
     by_iss: dict[str, Issuer] = {}
     for name in issuers.names():
-        issuer = _issuer(name, issuers.within(name), grants[name], claims)
+        issuer = _issuer(name, issuers.within(name), written, grants[name], claims)
         if issuer.source.issuer in by_iss:
             raise ValueError(f"bundle.issuers.{name}: another entry has the same issuer")
         by_iss[issuer.source.issuer] = issuer
@@ -198,11 +219,13 @@ def pinned(text: str, digest: str, what: str) -> str:
 
 
 def load_pointer(text: str) -> Pointer:
-    """Read the pointer's JSON. Raises ValueError."""
+    """Read the JSON of the pointer in KV, which versions before the ledger wrote. Raises ValueError."""
     reader = Reader(read_object(text, limit=POINTER_LIMIT), "pointer")
-    reader.whole("format", FORMAT, FORMAT)
+    reader.whole("format", FORMATS[0], FORMATS[0])
     pointer = Pointer(
-        reader.whole("sequence", 1, 2**53), _digest(reader, "bundle"), reader.number("published_at", 0, 2**53)
+        reader.whole("sequence", 1, 2**53),
+        load_digest(reader, "bundle"),
+        reader.number("published_at", 0, 2**53),
     )
     reader.text("published_by")
     reader.text("note")

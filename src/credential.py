@@ -127,7 +127,7 @@ def read(binding: str, secret: Callable[[str], str]) -> str:
     """A secret, without the white space that files end with. Raises Denied `upstream.credential`."""
     try:
         held = secret(binding).strip()
-    except LookupError:
+    except (LookupError, ValueError):
         held = ""
     if not held:
         raise Denied(Reason.UPSTREAM_CREDENTIAL, f"no secret {binding}")

@@ -56,6 +56,7 @@ class Delivery:
         "held",
         "inbound",
         "minted",
+        "refuse",
         "sent",
         "token",
         "upstream",
@@ -78,6 +79,7 @@ class Delivery:
         self.inbound = inbound
         self.health = health
         self.minted = minted
+        self.refuse: Callable[[], None] | None = None  # looks, before every try, whether it may still be made
         self.vouch = vouch  # makes the assertion; anew for every try, since it ends soon
         self.held = False  # whether the body is here, and can be sent more than once
         self.sent = 0  # times that it went to the upstream
@@ -135,6 +137,8 @@ class Delivery:
         failed: bool | None = None  # nothing is known of the upstream, as long as it was not called
         try:
             call = self.call
+            if self.refuse is not None:
+                self.refuse()
             if self.vouch is not None:
                 call.headers[assertion.HEADER] = await self.vouch()
             if self.credential is not None:

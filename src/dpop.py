@@ -6,10 +6,12 @@ so nobody without the key can use up its proofs or fill the memory of them. A no
 """
 
 import json
+import math
 import re
 from base64 import urlsafe_b64encode
+from contextlib import suppress
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import escapes
 from document import Work, read_base64url, read_object
@@ -25,6 +27,8 @@ FUTURE = 5.0  # seconds by which a caller's clock may be ahead
 
 MOST = 65_536  # proofs remembered; 100 bytes each
 SHARE = MOST // 4  # of them, one caller's: others' calls don't fail because of a flood of its own
+TIMEOUT = 2.0  # seconds for D1 to tell whether a proof is new
+FORGET = 60.0  # seconds between two times that an isolate clears D1 up
 SLOT = 10  # seconds of proofs that are forgotten together
 
 # RFC 9864 calls EdDSA with Ed25519 by the curve's name.
@@ -45,12 +49,13 @@ _PORT = {"http": 80, "https": 443}
 class Binding:
     """The key that a token is bound to, and what is kept from one of its proofs to the next."""
 
-    __slots__ = ("ath", "header", "jkt", "known", "owner")
+    __slots__ = ("ath", "header", "jkt", "known", "owner", "strict")
 
-    def __init__(self, jkt: str, token: str, owner: bytes) -> None:
+    def __init__(self, jkt: str, token: str, owner: bytes, strict: bool = False) -> None:
         self.jkt = jkt  # thumbprint of the key (RFC 7638)
         self.ath = _digest(token.encode("ascii"))
         self.owner = owner  # stands for issuer and subject, who may have many keys
+        self.strict = strict  # whether its proofs are used up for all isolates
         self.header = ""  # of the last proof that was believed, encoded: a client's is always the same
         self.known: tuple[str, Key] | None = None  # what that header says: algorithm and key
 
@@ -102,9 +107,9 @@ def confirmed(claims: dict[str, Any]) -> str | None:
     return jkt
 
 
-def binding(jkt: str, issuer: str, subject: str, token: str) -> Binding:
-    """What is kept of a token that is bound to a key."""
-    return Binding(jkt, token, sha256(f"{issuer}\n{subject}".encode()).digest()[:8])
+def binding(jkt: str, issuer: str, subject: str, token: str, strict: bool = False) -> Binding:
+    """What is kept of a token that is bound to a key. `strict`: see `claim_everywhere`."""
+    return Binding(jkt, token, sha256(f"{issuer}\n{subject}".encode()).digest()[:8], strict)
 
 
 def refuse_unbound(scheme: str, headers: dict[str, str]) -> None:
@@ -235,13 +240,20 @@ def _without_dots(path: str) -> str:
 class Replays:
     """Which proofs this isolate has seen, for as long as each could be used again.
 
-    Best effort: another isolate does not know of them. A store that all share would keep the same: `Proof.use`, until
-    `Proof.until`.
+    Another isolate does not know of them: for that there is `claim_everywhere`.
     """
 
     def __init__(self) -> None:
         # By when the proofs end: their uses, and how many of them are whose. Nine slots at most.
         self._slots: dict[int, tuple[set[bytes], dict[bytes, int]]] = {}
+        self._forgot_at = 0.0
+
+    def due(self, now: float) -> bool:
+        """Whether it is time for this isolate to `forget`: once in a while, and not by two requests at once."""
+        due = now - self._forgot_at >= FORGET
+        if due:
+            self._forgot_at = now
+        return due
 
     def __len__(self) -> int:
         return sum([len(uses) for uses, _ in self._slots.values()])
@@ -264,3 +276,31 @@ class Replays:
         uses, whose = self._slots.setdefault(int(proof.until // SLOT), (set(), {}))
         uses.add(proof.use)
         whose[proof.owner] = whose.get(proof.owner, 0) + 1
+
+
+class Database(Protocol):
+    """Where all isolates look: D1."""
+
+    async def database(self, sql: str, values: tuple[int | str, ...], timeout: float) -> str | None:
+        """The text `value` of the first row that is returned, None without a row. Raises OSError."""
+
+
+# Both are one statement, so of two isolates with the same proof one finds it new.
+_CLAIM = "INSERT INTO proofs (proof, until) VALUES (?1, ?2) ON CONFLICT DO NOTHING RETURNING 'new' AS value"
+_FORGET = "DELETE FROM proofs WHERE until < ?1"
+
+
+async def claim_everywhere(proof: Proof, database: Database) -> None:
+    """Use a proof up for all isolates. Raises Denied `token.proof_replayed`, `state.unavailable` when D1 can't tell."""
+    try:
+        new = await database.database(_CLAIM, (proof.use.hex(), math.ceil(proof.until) + SLOT), TIMEOUT)
+    except OSError as error:
+        raise Denied(Reason.STATE_UNAVAILABLE, f"{error}"[:200]) from None
+    if new is None:
+        raise Denied(Reason.TOKEN_PROOF_REPLAYED, "at another isolate")
+
+
+async def forget(now: float, database: Database) -> None:
+    """Take away what D1 need not remember any more. Never raises: the next one will."""
+    with suppress(OSError):
+        await database.database(_FORGET, (int(now),), TIMEOUT)

@@ -161,7 +161,13 @@ def identify(claims: dict[str, Any], subject: str, mapping: Mapping) -> Identity
         dpop.confirmed(claims),
         _actor(claims),
         mapping.must_tag,
+        token_id=_token_id(claims),
     )
+
+
+def _token_id(claims: dict[str, Any]) -> str | None:
+    value = claims.get("jti")
+    return value if isinstance(value, str) and 0 < len(value) <= LONGEST_SUBJECT else None
 
 
 def _asserted(headers: dict[str, str]) -> dict[str, Fact]:

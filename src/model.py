@@ -31,12 +31,14 @@ class Reason(StrEnum):
     TOKEN_PROOF_MISSING = "token.proof_missing"
     TOKEN_PROOF_INVALID = "token.proof_invalid"
     TOKEN_PROOF_REPLAYED = "token.proof_replayed"
+    TOKEN_REVOKED = "token.revoked"
     ROLE_REQUIRED = "role.required"
     ROLE_MALFORMED = "role.malformed"
     ROLE_NOT_GRANTED = "role.not_granted"
     POLICY_FORBIDDEN = "policy.forbidden"
     POLICY_NO_MATCH = "policy.no_match"
     POLICY_OBLIGATION = "policy.obligation"
+    POLICY_REVOKED = "policy.revoked"
     POLICY_UNAVAILABLE = "policy.unavailable"
     ROUTE_MALFORMED = "route.malformed"
     ROUTE_PATH_AMBIGUOUS = "route.path_ambiguous"
@@ -54,6 +56,8 @@ class Reason(StrEnum):
     LIMIT_RATE = "limit.rate"
     LIMIT_PROOFS = "limit.proofs"
     ISSUER_UNAVAILABLE = "issuer.unavailable"
+    STATE_STALE = "state.stale"
+    STATE_UNAVAILABLE = "state.unavailable"
     UPSTREAM_UNREACHABLE = "upstream.unreachable"
     UPSTREAM_TIMEOUT = "upstream.timeout"
     UPSTREAM_CIRCUIT_OPEN = "upstream.circuit_open"
@@ -92,12 +96,14 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.TOKEN_PROOF_MISSING: Answer(401, "The token is bound to a key: a DPoP proof is required"),
     Reason.TOKEN_PROOF_INVALID: Answer(401, "The DPoP proof is not acceptable"),
     Reason.TOKEN_PROOF_REPLAYED: Answer(401, "The DPoP proof has been used before"),
+    Reason.TOKEN_REVOKED: Answer(401, "The token has been revoked"),
     Reason.ROLE_REQUIRED: Answer(403, "A role tag is required"),
     Reason.ROLE_MALFORMED: Answer(403, "The role tag cannot be read"),
     Reason.ROLE_NOT_GRANTED: Answer(403, "The role tag names a role that the token does not grant"),
     Reason.POLICY_FORBIDDEN: Answer(403, "A policy forbids this call"),
     Reason.POLICY_NO_MATCH: Answer(403, "No policy permits this call"),
     Reason.POLICY_OBLIGATION: Answer(403, "Policy asks for something that this gate cannot do"),
+    Reason.POLICY_REVOKED: Answer(403, "Access has been revoked"),
     Reason.POLICY_UNAVAILABLE: Answer(503, "The gate has no policy to decide by", 5),
     Reason.ROUTE_MALFORMED: Answer(400, "The address cannot be read"),
     Reason.ROUTE_PATH_AMBIGUOUS: Answer(400, "The path can be read in more than one way"),
@@ -115,6 +121,8 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.LIMIT_RATE: Answer(429, "Too many calls", 60),
     Reason.LIMIT_PROOFS: Answer(429, "Too many DPoP proofs", 60),
     Reason.ISSUER_UNAVAILABLE: Answer(503, "The issuer's keys cannot be had at the moment", 5),
+    Reason.STATE_STALE: Answer(503, "The gate cannot tell at the moment what has been revoked", 5),
+    Reason.STATE_UNAVAILABLE: Answer(503, "The gate cannot tell at the moment whether a proof was used", 5),
     Reason.UPSTREAM_UNREACHABLE: Answer(502, "The upstream cannot be reached", 5),
     Reason.UPSTREAM_TIMEOUT: Answer(504, "The upstream did not answer in time", 5),
     Reason.UPSTREAM_CIRCUIT_OPEN: Answer(503, "The upstream fails; calls are held back for a while", 10),
@@ -195,6 +203,18 @@ class Identity(NamedTuple):
     untold: frozenset[str] = (
         frozenset()
     )  # conditions on it that nobody can answer, where its token is not at hand
+    token_id: str | None = None  # the token's `jti`, where it has one
+
+
+class Lent(NamedTuple):
+    """What grants lend to an identity for a time."""
+
+    roles: frozenset[str]  # beside those that its token grants
+    policies: frozenset[
+        tuple[str, str]
+    ]  # ids of permits that apply to it, and the role that they are lent to or ""
+    grants: tuple[str, ...]  # ids of the acts
+    own: Identity  # as its token alone has it
 
 
 class Caller(NamedTuple):
@@ -204,6 +224,7 @@ class Caller(NamedTuple):
     tagged: tuple[str, ...] | None  # the roles named by Airgate-Role; None: no tag
     effective: frozenset[str]  # the roles a permit may use
     workload: dict[str, Fact]
+    lent: Lent | None = None  # None: nothing; the identity's roles hold what is
 
 
 class Decision(NamedTuple):

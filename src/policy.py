@@ -7,7 +7,7 @@ Kleene's AND, and unknown makes a permit not match and a forbid match, so a valu
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from conditions import Call, Condition, Truth
+from conditions import Among, Call, Claim, Condition, Roles, Truth
 from model import Decision, Reason, Target
 from obligations import NOTHING, Obligations, merge
 
@@ -42,9 +42,24 @@ class Policy(NamedTuple):
                 truth = None
         return truth
 
+    def lent(self, call: Call, route: str) -> bool:
+        """Whether a permit applies to somebody whom a grant lends it: all holds but who it is for."""
+        call.route = route
+        if self.forbids or self.shadow:
+            return False
+        used = call.caller.effective
+        return all([condition.truth(call, used) for condition in self.conditions if not _names(condition)])
+
     def matches(self, call: Call, route: str) -> bool:
         truth = self.truth(call, route)
         return self.forbids if truth is None else truth
+
+
+def _names(condition: Condition) -> bool:
+    """Whether a condition says who a policy is for. Who is shut out, and how a token must be bound, it doesn't."""
+    if isinstance(condition, Roles | Claim):
+        return condition.quantifier != "none"
+    return isinstance(condition, Among) and condition.name.startswith("subject.")
 
 
 Candidate = tuple[Policy, str]  # a policy whose target matches, with the path pattern that does
@@ -140,8 +155,11 @@ class Index:
         return places
 
 
-def decide(index: Index, call: Call) -> Decision:
-    """Decide a call to the index's upstream. Permits whose obligations exclude each other let nothing through."""
+def decide(index: Index, call: Call, lent: frozenset[str] = frozenset()) -> Decision:
+    """Decide a call to the index's upstream. Permits whose obligations exclude each other let nothing through.
+
+    `lent`: ids of permits that a grant lends to the caller.
+    """
     identity = call.caller.identity
     roles = identity.granted | identity.unknown if identity.unknown else identity.granted
     permits: list[Candidate] = []
@@ -151,6 +169,9 @@ def decide(index: Index, call: Call) -> Decision:
         policy, route = candidate
         if policy.matches(call, route):
             (shadow if policy.shadow else forbids if policy.forbids else permits).append(candidate)
+    if lent:
+        found = [each for each in index.reachable(call.target) if each[0].id in lent and each not in permits]
+        permits += [(policy, route) for policy, route in found if policy.lent(call, route)]
     reason = Reason.POLICY_FORBIDDEN if forbids else None if permits else Reason.POLICY_NO_MATCH
     obligations = NOTHING if forbids else _obligations(permits)
     if obligations.conflict:

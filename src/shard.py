@@ -9,6 +9,7 @@ from itertools import chain, groupby
 from operator import lt
 from typing import Any, NamedTuple
 
+from bundle import read_format
 from clock import DAYS, Dates, Window, Zone
 from conditions import (
     FLAGS,
@@ -36,7 +37,6 @@ from model import Decision
 from obligations import BY, PERIODS, Limit, Obligations, canonical, merge
 from policy import METHODS, Index, Policy, decide
 
-FORMAT = 3
 LIMIT = 20_000_000  # characters
 DEPTH = 160  # a path of 64 segments takes two levels for each
 MOST_POLICIES = 200_000
@@ -61,8 +61,8 @@ class Shard(NamedTuple):
     size: int  # characters of its text
     asks_country: bool  # whether a condition looks at the client's country
 
-    def decide(self, call: Call) -> Decision:
-        return decide(self.lookup, call)
+    def decide(self, call: Call, lent: frozenset[str] = frozenset()) -> Decision:
+        return decide(self.lookup, call, lent)
 
 
 _NONE: tuple[Policy, ...] = ()
@@ -354,7 +354,7 @@ def _tree(root: Any, rows: _Rows, methods: set[str]) -> dict[str, Any]:
 def load_shard(text: str, upstream: str) -> Shard:
     """Read the JSON of an upstream's shard. ValueError says where it is wrong; nothing of a wrong shard is used."""
     root = Reader(read_compiled(text, limit=LIMIT, depth=DEPTH), "shard")
-    root.whole("format", FORMAT, FORMAT)
+    read_format(root)  # 3 and 4 say the same here
     if root.text("upstream") != upstream:
         raise root.wrong("upstream", upstream)
     zones_reader = root.within("zones")

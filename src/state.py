@@ -15,35 +15,31 @@ from breaker import Health
 from bundle import Bundle, Issuer, Pointer, load_bundle, load_pointer, pinned
 from dpop import Replays
 from keys import Keyring
+from ledger import HEAD
 from minted import Minted
 from model import Denied, Reason
 from shard import EMPTY, Shard, load_shard
+from trust import VARIABLE
 from verified import Seen, Verified
+from view import Store as Database
+from view import View
 
-REFRESH = 2.0  # seconds: older than this, the pointer is read again in the background
-WAIT = 10.0  # seconds: older than this, it is read again before deciding
 SLOW = 5.0  # seconds that a read nobody waits for, or everybody must wait for, may take
 AGAIN = 1.0  # seconds between two tries while there is no policy at all
-PATIENCE = 0.5  # seconds a request waits for KV when it has a policy to fall back on
 WARN = 90 * 86_400.0  # seconds before the end of the time zones' offsets
 MOST_KEPT = 10_000_000  # characters of shards, about ten bytes of memory each; above, the one read first goes
 
-POINTER = "policy/current"
+FORMER = "policy/current"  # where a format 3 pointer stands, of a gate that has no ledger yet
 BUNDLE = "policy/bundle/"
 SHARD = "policy/shard/"
 
 
-class Store(Protocol):
+class Store(Database, Protocol):
     """Where policy comes from, and where the isolate reports what it found."""
 
-    def now(self) -> float: ...
-    def log(self, line: str) -> None: ...
     def defer(self, work: Coroutine[Any, Any, Any]) -> None: ...
     async def last(self, work: Coroutine[Any, Any, bool]) -> bool:
         """Run work to its end, and wait for it. It goes on when the caller hangs up."""
-
-    async def kv(self, key: str, timeout: float) -> str | None:
-        """The value of a key, None when there is none. Raises OSError."""
 
 
 class Secrets(Protocol):
@@ -76,9 +72,8 @@ class State:
     def __init__(self) -> None:
         self.bundle: Bundle | None = None
         self.pointer: Pointer | None = None
-        self.error = ""  # why the newest policy could not be read; empty when it was
-        self._asked_at = 0.0
-        self._read_at = 0.0
+        self.view = View()
+        self.error = ""  # what is wrong with the view or the newest policy; empty when nothing is
         self._shards: dict[
             str, Shard
         ] = {}  # by their hash, so that a new bundle finds those that have not changed
@@ -91,40 +86,53 @@ class State:
         self.verified = Verified()
 
     def fresh(self, now: float) -> bool:
-        """True while the policy in force has been looked at so lately that nothing is to be done."""
-        return self.bundle is not None and now - max(self._read_at, self._asked_at) <= REFRESH
+        """True while the view has been looked at so lately that nothing is to be done."""
+        return self.bundle is not None and self.view.fresh(now)
 
     async def current(self, store: Store) -> Bundle:
-        """The policy in force. Raises Denied `policy.unavailable` when this isolate has never had one."""
-        now = store.now()
+        """The policy in force, with a view that is not too old.
+
+        Raises Denied `state.stale` when its view is too old, or it has none yet, and `policy.unavailable` when it has
+        a view but never had a policy. No request waits for another's reading: each that needs a newer view reads for
+        itself.
+        """
+        now, view = store.now(), self.view
         if self.bundle is None:
-            if not (self.error and now - self._asked_at < AGAIN):
+            if not (self.error and now - view.asked_at < AGAIN):
                 await store.last(self.refresh(store, SLOW))
-            if self.bundle is None:
-                raise Denied(Reason.POLICY_UNAVAILABLE, self.error)
-        elif not self.fresh(now):
-            patient = now - self._read_at <= WAIT or await store.last(self.refresh(store, PATIENCE))
-            if patient:  # behind this answer a read may take its time
-                self._asked_at = now  # claimed before it begins: others use what is here
+        elif not view.fresh(now):
+            late = False  # whether more time would have helped, for the bundle perhaps
+            if now - view.read_at > view.ages.wait and now - view.failed_at > view.ages.refresh:
+                late = await store.last(self.refresh(store, SLOW if view.stale(now) else view.ages.patience))
+            now = store.now()
+            if (late or not view.fresh(now)) and now - view.deferred_at > view.ages.refresh:
+                # Behind this answer a reading may take its time. Claimed before it begins: others use what is here.
+                view.asked_at = view.deferred_at = now
                 store.defer(self.refresh(store, SLOW))
+        if view.stale(store.now()):
+            raise Denied(Reason.STATE_STALE, self.error)
+        if self.bundle is None:
+            raise Denied(Reason.POLICY_UNAVAILABLE, self.error)
         return self.bundle
 
     async def refresh(self, store: Store, timeout: float) -> bool:
-        """Read the pointer, and the bundle if it is another. Keeps the one in force when that fails. Never raises.
+        """Read the view, and the bundle if it is another. Keeps the one in force when that fails. Never raises.
 
         Returns whether it ran out of time, so that a longer try might do.
         """
-        self._asked_at = store.now()
+        view, begun = self.view, store.now()
+        view.asked_at = begun
+        end = begun + timeout
         try:
-            text = await store.kv(POINTER, timeout)
-            if text is None:
-                raise ValueError("no policy has been published")
-            pointer = load_pointer(text)
-            # KV may show an older value after a newer one; a rollback is an old bundle under a new number. And after
-            # each wait another request may have read it, or a newer one.
+            pointer, error = await view.read(store, timeout)
+            if pointer is None and view.trusted is None and not error:
+                pointer = await self._former(store, end)
+            if pointer is None:
+                raise ValueError(error or "no policy has been published")
+            # A rollback is an old bundle under a new number. After each wait another request may have read this
+            # pointer, or a newer one.
             if self._newer(pointer):
-                end = store.now() + timeout
-                text = await store.kv(BUNDLE + pointer.bundle, timeout)
+                text = await store.kv(BUNDLE + pointer.bundle, max(0.05, end - store.now()))
                 if text is None:
                     raise ValueError("the bundle that the pointer names is not there (yet)")
                 if self._newer(pointer):
@@ -132,16 +140,29 @@ class State:
                     shards = await self._successors(bundle, store, end)
                     if self._newer(pointer):
                         self._install(bundle, shards, pointer)
-                        store.log(audit.bundle_event(store.now(), "loaded", "", self.version, self.sequence))
-        except (OSError, ValueError, RecursionError) as error:
-            message = _message(error)
-            if message != self.error:
-                store.log(audit.bundle_event(store.now(), "refused", message, self.version, self.sequence))
-            self.error = message
-            return isinstance(error, TimeoutError)
-        self.error = ""
-        self._read_at = store.now()
+                        self._tell(store, "loaded", "", pointer.by)
+        except (OSError, ValueError, RecursionError) as failure:
+            if view.read_at < begun:
+                view.failed_at = store.now()
+            self._complain(store, _message(failure))
+            return isinstance(failure, TimeoutError)
+        self._complain(store, error)
         return False
+
+    async def _former(self, store: Store, end: float) -> Pointer | None:
+        """What was in force before there was a ledger. Raises OSError and ValueError."""
+        if await store.kv(HEAD, max(0.05, end - store.now())) is not None:
+            raise ValueError("the ledger is empty, and was not: its copy in KV says so")
+        text = await store.kv(FORMER, max(0.05, end - store.now()))
+        return None if text is None else load_pointer(text)
+
+    def _complain(self, store: Store, error: str) -> None:
+        if error and error != self.error:
+            self._tell(store, "refused", error)
+        self.error = error
+
+    def _tell(self, store: Store, result: str, detail: str, by: str = "") -> None:
+        store.log(audit.bundle_event(store.now(), result, detail, self.version, self.sequence, by))
 
     def _newer(self, pointer: Pointer) -> bool:
         return self.pointer is None or pointer.sequence > self.pointer.sequence
@@ -234,10 +255,11 @@ class State:
                 "version": self.version,
                 "sequence": self.sequence,
                 "age": round(now - self.pointer.published_at) if self.pointer else None,
-                "read": max(0.0, round(now - self._read_at, 1)),
+                "by": (self.pointer.by or None) if self.pointer else None,
                 "error": self.error or None,
                 "zones_until": self.bundle.zones_until if self.bundle else None,
             },
+            "view": self.view.report(now),
             "shards": {
                 upstream: self._shard_report(digest)
                 for upstream, digest in (self.bundle.shards.items() if self.bundle else ())
@@ -263,9 +285,13 @@ class State:
 
     def _warnings(self, now: float) -> list[str]:
         until = self.bundle.zones_until if self.bundle is not None else None
-        if until is None or now < until - WARN:
-            return []
-        return [f"time zones are known until {audit.timestamp(until)} only: publish the policy again"]
+        warnings = []
+        if until is not None and now >= until - WARN:
+            told = audit.timestamp(until)
+            warnings.append(f"time zones are known until {told} only: publish the policy again")
+        if self.view.trusted is None:
+            warnings.append(f"no {VARIABLE}: whoever can write D1 can change policy")
+        return warnings
 
     def _keys_report(self, issuer: Issuer, now: float) -> dict[str, Any]:
         ring = self.keyring(issuer)

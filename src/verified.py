@@ -81,7 +81,7 @@ def _weight(identity: Identity) -> int:
     roles = sys.getsizeof(identity.granted)
     if not isinstance(identity.unknown, Shared):
         roles += sys.getsizeof(identity.unknown)
-    texts: list[Any] = [identity.subject, identity.actor or ""]
+    texts: list[Any] = [identity.subject, identity.actor or "", identity.token_id or ""]
     for values in identity.claims.values():
         texts += values
     for fact in identity.attested.values():

@@ -203,8 +203,10 @@ class Runtime:
         held = _secrets.get(name)
         if held is None:
             held = getattr(self._env, name, None)
-            if not isinstance(held, str):
+            if not _present(held):
                 raise LookupError(name)
+            if not isinstance(held, str):  # a number or an object of wrangler.toml's
+                raise ValueError(f"{name} is not a text")
             _secrets[name] = held
         return held
 
@@ -220,6 +222,16 @@ class Runtime:
         except (JsException, AttributeError) as error:
             raise OSError(f"KV: {type(error).__name__}") from error
         return value if isinstance(value, str) else None
+
+    async def database(self, sql: str, values: tuple[int | str, ...], timeout: float) -> str | None:
+        try:
+            statement = self._env.STATE.prepare(sql).bind(*values)
+            found = await asyncio.wait_for(statement.first("value"), timeout)
+        except (JsException, AttributeError) as error:
+            # Its message is of SQL and tables, never of a value.
+            told = getattr(error, "message", None)
+            raise OSError(f"D1: {told[:160] if isinstance(told, str) else 'no binding STATE'}") from error
+        return found if isinstance(found, str) else None
 
     async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
         try:

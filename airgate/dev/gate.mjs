@@ -39,6 +39,7 @@ const gate = new Miniflare({
   port: 0,
   cf: false,
   kvPersist: path.join(state, "v3/kv"), // where `wrangler kv … --local --persist-to` writes
+  d1Persist: path.join(state, "v3/d1"), // and `wrangler d1 … --local --persist-to`
   log: new Log(LogLevel.WARN),
   unsafeDirectSockets: [{ host: "127.0.0.1", port }],
   handleRuntimeStdio(out, err) {

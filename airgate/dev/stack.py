@@ -26,7 +26,9 @@ import httpx
 from airgate.dev.audit import AuditFile
 from airgate.dev.process import Process
 from airgate.dev.signing import new_keys
+from airgate.engine import MAY, TRUSTED_KEYS
 from airgate.node import PROJECT, environment, node
+from airgate.signing_key import SigningKey
 
 HERE = Path(__file__).resolve().parent
 AUDIENCE = "https://gate.example.com"
@@ -70,6 +72,8 @@ class Stack:
     provider_keys: Path
     clients: Mapping[str, Mapping[str, str]] = field(repr=False)
     secrets: Mapping[str, str] = field(repr=False)
+    signing_key: Path  # may publish and grant
+    trusted: str  # TRUSTED_KEYS, with the public part of that key
     pids: Mapping[str, int]
 
     @property
@@ -90,7 +94,7 @@ def read_stack(directory: Path | None = None) -> Stack:
         values = json.loads((folder / "stack.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StackError(f"No local stack runs in {folder}. Start one with `make dev`.") from None
-    paths = {name: Path(values[name]) for name in ("state", "log", "audit", "provider_keys")}
+    paths = {name: Path(values[name]) for name in ("state", "log", "audit", "provider_keys", "signing_key")}
     stack = Stack(**{**values, **paths})
     if not _listens(stack.gate):
         raise StackError(f"The local stack in {folder} has ended. Start it again with `make dev`.")
@@ -220,6 +224,7 @@ class LocalStack:
         state.mkdir()
         address = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
         clients = {name: {"client_id": name, "client_secret": token_urlsafe(32)} for name in CALLERS}
+        key = SigningKey.new("local developer", MAY)
         stack = Stack(
             **address,
             state=state,
@@ -228,10 +233,13 @@ class LocalStack:
             provider_keys=self.directory / "provider-keys.json",
             clients=clients,
             secrets=self._secrets,
+            signing_key=self.directory / "signing-key.json",
+            trusted=json.dumps({"keys": [key.public]}),
             pids={},
         )
         stack.audit.write_text("", encoding="utf-8")
         _write_private(stack.provider_keys, new_keys())
+        _write_private(stack.signing_key, json.loads(key.text))
         return stack
 
     def _provider_config(self, stack: Stack, port: int) -> Path:
@@ -252,7 +260,8 @@ class LocalStack:
         return file
 
     def _gate_config(self, stack: Stack, port: int) -> Path:
-        config = {"root": str(PROJECT), "port": port, "state": str(stack.state), "secrets": stack.secrets}
+        secrets = {**stack.secrets, TRUSTED_KEYS: stack.trusted}
+        config = {"root": str(PROJECT), "port": port, "state": str(stack.state), "secrets": secrets}
         file = self.directory / "gate.json"
         _write_private(file, config)
         return file

@@ -43,7 +43,7 @@ def pyodide(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def start(pyodide: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Gate]]:
-    """start(): one more Worker, with an empty KV. It ends with the session, and must have complained of nothing."""
+    """start(): one more Worker, with empty stores. It ends with the session, and must have complained of nothing."""
     gates: list[Gate] = []
     folder = tmp_path_factory.mktemp(pyodide)
     keys = new_keys()

@@ -1,23 +1,31 @@
-"""A gate for the tests: the Worker on a Pyodide in Node, its KV in a file, and what it prints."""
+"""A gate for the tests: the Worker on a Pyodide in Node, its KV and D1 in files, and what it prints."""
 
 import json
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 from peers import Peers
 
+from access import act_id
 from airgate.dev.signing import ALGORITHMS, sign
 from airgate.dev.stack import AUDIENCE
+from airgate.environment import quote
 from airgate.node import PROJECT, node
 from airgate.policy.compile import compile_folder
+from airgate.policy.index import canonical
 from airgate.policy.publish import publish_to
+from airgate.signing_key import SigningKey
+from trust import ACT, MAY, Trusted, read_trusted
 
 HERE = Path(__file__).resolve().parent
+MIGRATION = PROJECT / "migrations" / "0001_ledger.sql"
 
 SEED = """
 issuers:
@@ -65,38 +73,64 @@ FREEZE = """
 """
 
 
-class FileStore:
-    """A KV namespace in a file, for publishing to."""
+class FileStores:
+    """A gate's KV, as JSON, and its D1, as SQLite, in two files, for publishing to."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self.clear()
+    name, gate, address = "runtime", "airgate-runtime", None
 
-    def get(self, key: str) -> str | None:
-        value: str | None = json.loads(self._file.read_text("utf-8")).get(key)
+    def __init__(self, kv: Path, d1: Path, trusted: Trusted) -> None:
+        self._kv, self._d1, self.trusted = kv, d1, trusted
+        self._write({})
+        self._execute(MIGRATION.read_text("utf-8"))
+
+    def kv_get(self, key: str) -> str | None:
+        value: str | None = json.loads(self._kv.read_text("utf-8")).get(key)
         return value
 
-    def names(self, prefix: str) -> set[str]:
-        return {name for name in json.loads(self._file.read_text("utf-8")) if name.startswith(prefix)}
+    def kv_names(self, prefix: str) -> set[str]:
+        return {name for name in json.loads(self._kv.read_text("utf-8")) if name.startswith(prefix)}
 
-    def put(self, values: Mapping[str, str]) -> None:
-        self._write(json.loads(self._file.read_text("utf-8")) | values)
+    def kv_put(self, values: Mapping[str, str]) -> None:
+        self._write(json.loads(self._kv.read_text("utf-8")) | values)
+
+    def d1(self, sql: str) -> list[dict[str, Any]]:
+        with closing(sqlite3.connect(self._d1)) as database, database:
+            database.row_factory = sqlite3.Row
+            return [dict(row) for row in database.execute(sql).fetchall()]
+
+    def act(self, key: SigningKey, **members: Any) -> str:
+        """Write an act, signed. Returns its id."""
+        now = int(time.time())
+        usual = {"gate": self.gate, "at": now, "until": now + 600, "by": key.name, "reason": "a test"}
+        document = canonical({**usual, **members})
+        name, signature = act_id(document), key.sign(ACT, document)
+        values = ", ".join(map(quote, (name, members["act"], str(now + 600), document, key.kid, signature)))
+        self.d1(f"INSERT INTO acts (id, act, until, document, key, signature) VALUES ({values})")
+        return name
 
     def clear(self) -> None:
+        """Take everything away."""
         self._write({})
+        self._execute("DELETE FROM pointers; DELETE FROM acts;")
+
+    def _execute(self, script: str) -> None:
+        with closing(sqlite3.connect(self._d1)) as database, database:
+            database.executescript(script)
 
     def _write(self, values: Mapping[str, str]) -> None:
-        fresh = self._file.with_suffix(".new")
+        fresh = self._kv.with_suffix(".new")
         fresh.write_text(json.dumps(values), encoding="utf-8")
-        fresh.replace(self._file)
+        fresh.replace(self._kv)
 
 
 class Gate:
-    """A running Worker: where it is, what it has printed, and its KV."""
+    """A running Worker: where it is, what it has printed, and its stores. It takes signed policy only."""
 
     def __init__(self, pyodide: str, folder: Path, peers: Peers, keys: Path) -> None:
         self.peers = peers
-        self.store = FileStore(folder / "kv.json")
+        self.key = SigningKey.new("runtime tests", MAY)
+        trusted = json.dumps({"keys": [self.key.public]})
+        self.store = FileStores(folder / "kv.json", folder / "d1.sqlite", read_trusted(trusted))
         self.lines: list[dict[str, Any]] = []
         self.complaints: list[str] = []
         self._seed = folder / "seed"
@@ -104,9 +138,21 @@ class Gate:
         self._keys = keys
         port = _free_port()
         self.origin = f"http://127.0.0.1:{port}"
-        settings = {"pyodide": pyodide, "project": str(PROJECT), "port": port, "kv": str(folder / "kv.json")}
+        settings = {
+            "pyodide": pyodide,
+            "project": str(PROJECT),
+            "port": port,
+            "kv": str(folder / "kv.json"),
+            "d1": str(folder / "d1.sqlite"),
+            "variables": {"GATE": self.store.gate, "TRUSTED_KEYS": trusted, "VERSION": "of a test"},
+        }
         self._process = subprocess.Popen(
-            [str(node()), str(HERE / "serve.mjs"), json.dumps(settings)],
+            [
+                str(node()),
+                "--disable-warning=ExperimentalWarning",
+                str(HERE / "serve.mjs"),
+                json.dumps(settings),
+            ],
             cwd=PROJECT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -146,7 +192,7 @@ class Gate:
             closed=_free_port(),
         )
         (self._seed / "seed.yaml").write_text(text + more, encoding="utf-8")
-        return publish_to(self.store, compile_folder(self._seed), "test").sequence
+        return publish_to(self.store, compile_folder(self._seed), "test", self.key).sequence
 
     def token(self, algorithm: str = "RS256", headers: Mapping[str, Any] | None = None, **claims: Any) -> str:
         """A token of a reader and writer, signed by the issuer. What is given replaces a claim; None leaves it out."""

@@ -1,11 +1,13 @@
 // The Worker, whole, on a Pyodide in Node: an HTTP server that hands each request to on_fetch as workerd does.
 //
-//   node serve.mjs '{"pyodide": "pyodide-313", "project": "…", "port": 8901, "kv": "FILE"}'
+//   node serve.mjs '{"pyodide": "pyodide-313", "project": "…", "port": 8901, "kv": "FILE", "d1": "FILE", "variables": {}}'
 //
-// FILE is the KV namespace: a JSON object of keys and values, read again for every get. It ends when its standard input
-// closes. What workerd does and this does not: Node's Request makes an address normal before the Worker sees it.
+// The first FILE is the KV namespace: a JSON object of keys and values, read again for every get. The other one is D1: an
+// SQLite database. It ends when its standard input closes. What workerd does and this does not: Node's Request makes an
+// address normal before the Worker sees it.
 import { readFile } from "node:fs/promises";
 import http from "node:http";
+import { DatabaseSync } from "node:sqlite";
 import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 
@@ -13,19 +15,30 @@ import { pipeline } from "node:stream/promises";
 globalThis.IdentityTransformStream = class extends TransformStream {};
 globalThis.FixedLengthStream = class extends TransformStream {};
 
-const { pyodide: name, project, port, kv } = JSON.parse(process.argv[2]);
+const { pyodide: name, project, port, kv, d1, variables } = JSON.parse(process.argv[2]);
 const { loadPyodide } = await import(name);
 const pyodide = await loadPyodide({ env: { HOME: "/home/pyodide", PYTHONDONTWRITEBYTECODE: "1" } });
 pyodide.mountNodeFS("/project", project);
 pyodide.runPython('import sys; sys.path.append("/project/src")');
 const worker = pyodide.pyimport("worker");
 
+const database = new DatabaseSync(d1, { timeout: 5000 });
 const env = {
+  ...variables,
   UPSTREAM_LEDGER_TOKEN: "of-a-test",
   POLICY: {
     async get(key) {
       return JSON.parse(await readFile(kv, "utf8"))[key] ?? null;
     },
+  },
+  STATE: {
+    prepare: (sql) => ({
+      bind: (...values) => ({
+        async first(column) {
+          return database.prepare(sql).get(...values)?.[column] ?? null;
+        },
+      }),
+    }),
   },
 };
 const context = {

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 from host import FREEZE, Gate
 
 from airgate.dev.signing import ALGORITHMS
+from airgate.signing_key import SigningKey
 
 
 def call(
@@ -27,7 +29,7 @@ def test_it_is_the_python_that_it_should_be(pyodide: str, gate: Gate) -> None:
     assert gate.wait()["python"].startswith({"pyodide-313": "3.13.", "pyodide-314": "3.14."}[pyodide])
 
 
-def test_an_empty_kv_is_no_policy_until_one_is_published(start: Callable[[], Gate]) -> None:
+def test_empty_stores_are_no_policy_until_one_is_published(start: Callable[[], Gate]) -> None:
     gate = start()
     answer = call(gate, "/ledger/v1/entries")
     assert (answer.status_code, answer.json()["code"]) == (503, "policy.unavailable")
@@ -205,9 +207,14 @@ def test_an_upstream_that_is_down_is_an_outcome(gate: Gate) -> None:
 
 
 def test_health_tells_a_permitted_caller_more(gate: Gate) -> None:
-    assert call(gate, "/-/health", token=None).json() == {"status": "ok"}
+    assert call(gate, "/-/health", token=None).json() == {"status": "ok", "version": "of a test"}
     report = call(gate, "/-/health").json()
     assert report["status"] == "ok"
+    assert (report["bundle"]["by"], report["view"]["signed"], report["warnings"]) == (
+        "runtime tests",
+        True,
+        [],
+    )
     assert report["issuers"]["company"]["keys"] == len(ALGORITHMS)
 
 
@@ -242,7 +249,49 @@ def test_a_published_policy_takes_effect_while_the_gate_runs(gate: Gate) -> None
     until(200)
 
 
-def test_the_last_good_policy_stays_when_kv_is_empty(gate: Gate) -> None:
+def until(gate: Gate, status: int, seconds: float = 6, **more: Any) -> httpx.Response:
+    """The first answer with that status, or the last one within that time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = call(gate, "/ledger/v1/entries", **more)
+        if answer.status_code == status or time.monotonic() > deadline:
+            return answer
+        time.sleep(0.2)
+
+
+def test_what_is_revoked_is_refused_while_the_gate_runs_until_that_is_lifted(gate: Gate) -> None:
+    assert call(gate, "/ledger/v1/entries").status_code == 200
+    revocation = gate.store.act(gate.key, act="revoke", match={"subject": "finance-etl"})
+    refused = until(gate, 403)
+    assert refused.json()["code"] == "policy.revoked"
+    (event,) = gate.events(refused.headers["airgate-request-id"], 1)
+    assert event["detail"].startswith(revocation)
+    gate.store.act(gate.key, act="lift", of=revocation)
+    assert until(gate, 200).status_code == 200
+
+
+def test_a_grant_lends_a_role_if_an_operator_has_signed_it(gate: Gate) -> None:
+    """The runtime's own WebCrypto says whether."""
+    assert call(gate, "/ledger/v1/entries").status_code == 200
+    token = gate.token(sub="robot", groups=[])
+    what = {
+        "act": "grant",
+        "from": int(time.time()),
+        "to": {"issuer": "company", "subject": "robot"},
+        "gives": {"role": "reader"},
+    }
+    forged = gate.store.act(replace(SigningKey.new("stranger", ["grant"]), kid=gate.key.kid), **what)
+    assert until(gate, 200, 5, token=token).status_code == 403
+    granted = gate.store.act(gate.key, **what)
+    answer = until(gate, 200, token=token)
+    assert answer.status_code == 200
+    decision = gate.events(answer.headers["airgate-request-id"], 2)[0]
+    assert (decision["grants"], decision["roles"]["granted"]) == ([granted], ["reader"])
+    told = {line["id"]: line["result"] for line in gate.lines if line["event"] == "act"}
+    assert (told[forged], told[granted]) == ("refused", "known")
+
+
+def test_the_last_good_policy_stays_when_the_stores_are_empty(gate: Gate) -> None:
     assert call(gate, "/ledger/v1/entries").status_code == 200
     gate.store.clear()
     deadline = time.monotonic() + 4

@@ -9,8 +9,18 @@ from hypothesis import strategies as st
 from world import NOW
 
 import audit
-from audit import LONGEST, MOST, Record, bundle_event, crash_event, describe, lost_event, timestamp
-from model import Caller, Decision, Denied, Fact, Identity, Inbound, Reason, Target
+from audit import (
+    LONGEST,
+    MOST,
+    Record,
+    act_event,
+    bundle_event,
+    crash_event,
+    describe,
+    lost_event,
+    timestamp,
+)
+from model import Caller, Decision, Denied, Fact, Identity, Inbound, Lent, Reason, Target
 from obligations import Limit, Obligations
 
 BASE = {
@@ -120,6 +130,9 @@ def test_a_denial_has_its_reason_and_detail() -> None:
             {"log_path": True}, None, BASE | DECIDED | CALLER | {"path"}, id="a permit with its path"
         ),
         pytest.param(
+            {"grants": ("a" * 32,)}, None, BASE | DECIDED | CALLER | {"grants"}, id="a permit by a grant"
+        ),
+        pytest.param(
             {"decision": None}, Denied(Reason.ROLE_MALFORMED), BASE | CALLER, id="a caller, but no decision"
         ),
         pytest.param(
@@ -199,9 +212,32 @@ def test_a_bundle_event() -> None:
         "detail": "d" * LONGEST,
         "bundle": None,
         "sequence": None,
+        "by": None,
     }
-    loaded = one_line(bundle_event(NOW, "loaded", "", "0123456789ab", 7))
-    assert (loaded["detail"], loaded["bundle"], loaded["sequence"]) == (None, "0123456789ab", 7)
+    loaded = one_line(bundle_event(NOW, "loaded", "", "0123456789ab", 7, "release pipeline"))
+    assert (loaded["detail"], loaded["bundle"], loaded["sequence"], loaded["by"]) == (
+        None,
+        "0123456789ab",
+        7,
+        "release pipeline",
+    )
+    assert one_line(bundle_event(NOW, "loaded", "", None, None, "b" * 1000))["by"] == "b" * LONGEST
+
+
+def test_an_act_event() -> None:
+    document = '{"act":"revoke"}'
+    assert one_line(act_event(NOW, "known", "0" * 32, "", document)) == {
+        "event": "act",
+        "schema": 1,
+        "time": timestamp(NOW),
+        "result": "known",
+        "id": "0" * 32,
+        "detail": None,
+        "act": document,
+    }
+    for result, longest in (("known", 2048), ("refused", LONGEST)):  # what counts is told whole
+        line = one_line(act_event(NOW, result, "0" * 32, "d" * 1000, "x" * 5000))
+        assert (line["result"], line["detail"], line["act"]) == (result, "d" * LONGEST, "x" * longest)
 
 
 def test_a_crash_event() -> None:
@@ -272,6 +308,17 @@ def put(place: str, text: str) -> str:
             return made.ended(NOW, "internal", None, NOW, text)
         case "bundle":
             return bundle_event(NOW, "refused", text, None, None)
+        case "publisher":
+            return bundle_event(NOW, "loaded", "", None, None, text)
+        case "act":
+            return act_event(NOW, "refused", "0" * 32, text, "")
+        case "document":
+            return act_event(NOW, "refused", "0" * 32, "", text)
+        case "grants":
+            made.grants = (text,)
+        case "token_id":
+            identity = Identity("company", "etl", "workload", frozenset(), {}, token_id=text or "none")
+            made.described = describe(Caller(identity, None, frozenset(), {}))
         case _:
             made.described = describe(caller(**{place: text}))
     return made.decided(denied)
@@ -297,6 +344,11 @@ PLACES = [
     "kind",
     "outcome",
     "bundle",
+    "publisher",
+    "act",
+    "document",
+    "grants",
+    "token_id",
 ]
 
 
@@ -309,7 +361,8 @@ def test_a_hostile_value_stays_inside_its_member(place: str, text: str) -> None:
     assert read.keys() == harmless.keys()
     assert len(line) <= 8192 or (place == "path" and not text.isascii())  # a path is ASCII by then
     member = {"granted": "roles", "tagged": "roles", "dag": "workload", "tags": "workload"}.get(place, place)
-    member = "detail" if place in ("note", "outcome", "bundle") else member
+    member = {"publisher": "by", "document": "act"}.get(place, member)
+    member = "detail" if place in ("note", "outcome", "bundle", "act") else member
     assert {name for name in read if read[name] != harmless[name]} == {member}
     longest = {"method": 16, "client": 64, "upstream": 64, "path": 1024}.get(place, LONGEST)
     assert json.dumps(text[:longest]) in line
@@ -381,6 +434,24 @@ def test_the_key_that_a_token_is_bound_to_is_named() -> None:
     line = one_line("{" + describe(Caller(identity, None, frozenset(), {}))[1:] + "}")
     assert line["jkt"] == "a" * 43
     assert "jkt" not in one_line("{" + describe(caller())[1:] + "}")
+
+
+def test_roles_that_are_lent_are_told_apart() -> None:
+    own = Identity("company", "etl", "workload", frozenset({"reader"}), {})
+    mixed = own._replace(granted=frozenset({"reader", "closer"}))
+    lent = Lent(frozenset({"closer"}), frozenset(), ("a" * 32,), own)
+    line = one_line("{" + describe(Caller(mixed, None, mixed.granted, {}, lent))[1:] + "}")
+    assert (line["roles"]["granted"], line["roles"]["lent"]) == (["closer", "reader"], ["closer"])
+    assert "lent" not in one_line("{" + describe(caller())[1:] + "}")["roles"]
+
+
+def test_the_token_is_named_by_its_id_and_the_grants_by_theirs() -> None:
+    identity = Identity("company", "etl", "workload", frozenset(), {}, token_id="t-1")
+    made = record(grants=("a" * 32, "b" * 32), described=describe(Caller(identity, None, frozenset(), {})))
+    line = one_line(made.decided(None))
+    assert (line["token_id"], line["grants"]) == ("t-1", ["a" * 32, "b" * 32])
+    plain = one_line(record().decided(None))
+    assert not {"token_id", "grants"} & plain.keys()
 
 
 def test_an_evaluation_names_who_was_asked_about_and_what_policy_says() -> None:

@@ -1,4 +1,4 @@
-"""The bundle and its pointer: a good one is read whole, a wrong one is refused with the place where it is wrong."""
+"""The bundle, and the pointer of before the ledger: read whole, or refused with the place where it is wrong."""
 
 import copy
 import json
@@ -28,6 +28,7 @@ from world import (
 from bundle import Issuer, Upstream, load_bundle, load_pointer, pinned
 from identity import WORKLOAD, Grant, Mapping
 from keys import ALGORITHMS, Source
+from shard import load_shard
 from tokens import Rules
 
 
@@ -131,6 +132,7 @@ ACCEPTED = [
     pytest.param(company("max_lifetime", value=90_000), id="the longest lifetime"),
     pytest.param(company("clock_skew", value=0), id="no skew"),
     pytest.param(company("dpop", value="required"), id="an issuer whose tokens must be bound to a key"),
+    pytest.param(company("dpop_replay", value="strict"), id="an issuer whose proofs all isolates know"),
     pytest.param(
         company("require", value=[{"claim": ["hd"], "any": ["a", "b"]}]), id="a claim that must be there"
     ),
@@ -256,9 +258,17 @@ def test_null_is_refused_where_it_means_nothing(where: str, path: tuple[Any, ...
 
 
 REFUSED = [
-    pytest.param(put("format", value=2), "bundle.format", id="an older format"),
-    pytest.param(put("format", value=4), "bundle.format", id="a newer format"),
-    pytest.param(put("format", value=3.0), "bundle.format", id="a format with a point"),
+    pytest.param(put("format", value=4.0), "bundle.format", id="a format with a point"),
+    pytest.param(
+        put("format", value=3), "bundle.issuers.company.dpop_replay: not known", id="the older format with it"
+    ),
+    pytest.param(put("format", value=0), "bundle.format", id="format 0"),
+    pytest.param(put("format", value=2**64), "bundle.format", id="a format past exact numbers"),
+    pytest.param(
+        company("dpop_replay", value="global"),
+        "bundle.issuers.company.dpop_replay",
+        id="proofs kept elsewhere",
+    ),
     pytest.param(put("format", value=True), "bundle.format", id="a format that is true"),
     pytest.param(put("format", value="3"), "bundle.format", id="a format that is text"),
     pytest.param(
@@ -455,12 +465,30 @@ def test_refused(change: Change, where: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (1, "publish again"),
+        (2, "publish again"),
+        (5, "deploy the newer Worker first"),
+        (99, "deploy the newer Worker first"),
+    ],
+)
+def test_a_format_that_is_not_read_is_refused_with_what_to_do(number: int, advice: str) -> None:
+    said = f"{number} is not read by this Worker, which reads 3 and 4; {advice}"
+    assert complaint({**document(), "format": number}) == f"bundle.format: {said}"
+    assert complaint({"format": number}) == f"bundle.format: {said}"  # whatever else is in it
+    made = shards(rule())["ledger"]
+    with pytest.raises(ValueError, match=f"^shard.format: {said}$"):
+        load_shard(made.replace('"format":4', f'"format":{number}'), "ledger")
+
+
+@pytest.mark.parametrize(
     "text",
     [
         pytest.param("", id="nothing"),
         pytest.param("[]", id="a list"),
         pytest.param(canonical(document())[:-1], id="a bundle cut short"),
-        pytest.param(canonical(document()).replace('"format":3', '"format":3,"format":3'), id="a name twice"),
+        pytest.param(canonical(document()).replace('"format":4', '"format":4,"format":4'), id="a name twice"),
         pytest.param(
             canonical({**document(), "more": [[]] * 5}).replace("[]", "[" * 30 + "]" * 30), id="too deep"
         ),
@@ -482,16 +510,16 @@ def test_a_text_that_is_pinned_is_the_one_whose_digest_is_given() -> None:
 
 
 def test_a_good_pointer() -> None:
-    assert load_pointer(json.dumps(pointer("text", 7))) == (7, digest("text"), NOW - 60)
+    assert load_pointer(json.dumps(pointer("text", 7))) == (7, digest("text"), NOW - 60, "", "")
 
 
 def test_a_pointer_as_old_as_time() -> None:
-    assert load_pointer(json.dumps(pointer("text", 1, published_at=0))) == (1, digest("text"), 0)
+    assert load_pointer(json.dumps(pointer("text", 1, published_at=0))) == (1, digest("text"), 0, "", "")
 
 
 POINTERS = [
     pytest.param({"format": 2}, "pointer.format", id="an older format"),
-    pytest.param({"format": 4}, "pointer.format", id="a newer format"),
+    pytest.param({"format": 4}, "pointer.format", id="a format that stands in the ledger"),
     pytest.param({"format": 3.0}, "pointer.format", id="a format with a point"),
     pytest.param({"format": ABSENT}, "pointer.format", id="no format"),
     pytest.param({"sequence": 0}, "pointer.sequence", id="sequence 0"),

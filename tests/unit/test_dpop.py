@@ -12,21 +12,39 @@ from world import (
     ABSENT,
     CLAIMS,
     ED25519,
+    ISSUER,
     NOW,
     P256,
     P384,
     P521,
     RSA,
+    World,
     b64,
     compact,
     number,
+    run,
     signature,
     token,
     without,
 )
 
 import dpop
-from dpop import FUTURE, MAX_JTI, MAX_PROOF, MOST, PAST, SHARE, SLOT, Binding, Proof, Replays
+from dpop import (
+    FORGET,
+    FUTURE,
+    MAX_JTI,
+    MAX_PROOF,
+    MOST,
+    PAST,
+    SHARE,
+    SLOT,
+    TIMEOUT,
+    Binding,
+    Proof,
+    Replays,
+    claim_everywhere,
+    forget,
+)
 from model import Denied, Reason
 from tokens import parse
 
@@ -718,3 +736,59 @@ def test_no_proof_is_accepted_twice_while_it_holds(calls: list[tuple[float, int,
         assert len(replays) <= 6
     claim(replays, used("last", now + 1000), now + PAST + FUTURE + 3 * SLOT)
     assert len(replays) == 1
+
+
+# For all isolates: what SQL says is tested in test_ledger_oracle.py.
+
+
+def test_a_binding_says_whether_its_proofs_are_used_up_for_all_isolates() -> None:
+    assert not dpop.binding("j", ISSUER, "etl", "t").strict
+    assert dpop.binding("j", ISSUER, "etl", "t", strict=True).strict
+
+
+def test_a_proof_is_used_up_for_all_isolates() -> None:
+    world = World()
+    run(claim_everywhere(used(1), world))
+    assert world.d1.proofs == {b"1".hex(): NOW + PAST + SLOT}
+    assert [timeout for _, _, timeout in world.of("database")] == [TIMEOUT]
+    assert refusal(run, claim_everywhere(used(1), world)) == (
+        Reason.TOKEN_PROOF_REPLAYED,
+        "at another isolate",
+    )
+    run(claim_everywhere(used(2), world))
+
+
+@pytest.mark.parametrize("until", [NOW + PAST, NOW + PAST + 0.001, NOW + PAST + 0.999])
+def test_what_d1_remembers_outlives_the_proof(until: float) -> None:
+    """And by as much as a request that came in time may be late when its turn comes."""
+    world = World()
+    run(claim_everywhere(used(1, until), world))
+    (kept,) = world.d1.proofs.values()
+    assert type(kept) is int
+    assert SLOT <= kept - until < SLOT + 1
+
+
+@pytest.mark.parametrize("failure", [OSError("away"), TimeoutError(), OSError("x" * 5000)])
+def test_a_proof_of_which_d1_cannot_tell_is_refused(failure: OSError) -> None:
+    world = World()
+    world.broken["database"] = failure
+    reason, detail = refusal(run, claim_everywhere(used(1), world))
+    assert (reason, detail) == (Reason.STATE_UNAVAILABLE, str(failure)[:200])
+
+
+def test_an_isolate_clears_up_once_a_minute() -> None:
+    replays = Replays()
+    assert replays.due(NOW)
+    assert [replays.due(NOW + later) for later in (0, 1, FORGET - 1)] == [False] * 3
+    assert replays.due(NOW + FORGET)
+    assert not replays.due(NOW + FORGET)
+
+
+def test_d1_forgets_what_is_over_and_nothing_else() -> None:
+    world = World()
+    world.d1.proofs = {"a": int(NOW) - 1, "b": int(NOW), "c": int(NOW) + 1}
+    run(forget(NOW + 0.9, world))
+    assert set(world.d1.proofs) == {"b", "c"}
+    world.broken["database"] = OSError("away")
+    run(forget(NOW + 60, world))
+    assert set(world.d1.proofs) == {"b", "c"}

@@ -28,12 +28,15 @@ from world import (
     compact,
     digest,
     document,
+    grant,
     inbound,
     jwks,
     number,
+    revocation,
     rule,
     run,
     token,
+    trusting,
 )
 
 import audit
@@ -41,8 +44,10 @@ import gateway
 from breaker import Settings
 from keys import COOL_DOWN, FRESH, RETRY, TIMEOUT, USABLE, Key
 from model import ANSWERS, Denied, Inbound, Outbound, Reason, Refusal, Relay, UpstreamAnswer
-from state import WAIT, State
+from state import State
+from view import Ages
 
+WAIT, STALE = Ages().wait, Ages().stale
 SECRET = "hunter2"
 URL = "https://gate/ledger/v1/entries"
 HEALTH = "https://gate/-/health"
@@ -289,7 +294,7 @@ def test_each_issuers_tokens_are_verified_by_its_own_keys() -> None:
             return await super().verify(key, algorithm, given, signed)
 
     watching = Watching()
-    watching.values, watching.pages = gate.world.values, gate.world.pages
+    watching.values, watching.pages, watching.d1 = gate.world.values, gate.world.pages, gate.world.d1
     gate.world = watching
     gate.relay(asking())
     gate.refuse(asking(token(iss=PARTNER)), Reason.POLICY_NO_MATCH)
@@ -380,7 +385,10 @@ def test_what_may_have_been_done_is_not_said_to_be_retryable(
 
 
 CRASHES = [
-    pytest.param("kv", OSError(SECRET), Reason.POLICY_UNAVAILABLE, id="KV is away"),
+    pytest.param("database", OSError("away"), Reason.STATE_STALE, id="D1 is away"),
+    pytest.param("database", TimeoutError(), Reason.STATE_STALE, id="D1 does not answer"),
+    pytest.param("database", KeyError(SECRET), Reason.INTERNAL, id="the D1 port has a mistake"),
+    pytest.param("kv", OSError("away"), Reason.STATE_STALE, id="KV is away"),
     pytest.param("kv", KeyError(SECRET), Reason.INTERNAL, id="the KV port has a mistake"),
     pytest.param("fetch", OSError("away"), Reason.ISSUER_UNAVAILABLE, id="the issuer is away"),
     pytest.param("fetch", KeyError(SECRET), Reason.INTERNAL, id="the fetch port has a mistake"),
@@ -467,7 +475,7 @@ def test_nothing_secret_is_logged_or_answered() -> None:
             compact({**HEADER, "x": "hush-key"}, {**CLAIMS, "password": "hush-claim"}, "other"),
             "hush-claim",
         ):
-            for broken in (None, "verify", "fetch", "kv"):
+            for broken in (None, "verify", "fetch", "kv", "database"):
                 gate = Gate()
                 gate.world.answer = answer
                 if broken is not None:
@@ -633,15 +641,16 @@ def test_health_shows_details_to_a_caller_whom_policy_lets_see_them(gate: Gate) 
         "version": version(),
         "sequence": 1,
         "age": 60,
-        "read": 0.0,
+        "by": "ci",
         "error": None,
         "zones_until": None,
     }
+    assert body["view"] == {"age": 0.0, "signed": False, "revocations": 0, "grants": 0, "refused": 0}
     assert body["shards"] == {
         "-": {"policies": 1, "error": None},
         "ledger": {"policies": None, "error": None},
     }
-    assert body["warnings"] == []
+    assert body["warnings"] == ["no TRUSTED_KEYS: whoever can write D1 can change policy"]
     assert body["circuits"] == {}
     gate.state.health("crm").settle(gate.state.health("crm").admit(Settings(failures=1), NOW, 1), True, NOW)
     assert json.loads(gate.answer(asking(url=HEALTH)).body)["circuits"] == {"crm": "open"}
@@ -649,7 +658,30 @@ def test_health_shows_details_to_a_caller_whom_policy_lets_see_them(gate: Gate) 
     assert (line["permits"], line["subject"]) == (["health"], "finance-etl")
 
 
-@pytest.mark.parametrize("port", ["kv", "now"])
+def test_health_tells_what_is_known_of_d1_and_whose_word_counts() -> None:
+    gate = Gate()
+    gate.world.secrets = trusting()
+    for act in (revocation(match={"subject": "mallory"}), grant(), grant(gate="airgate-staging")):
+        gate.world.act(act)
+    gate.world.act(grant(by="nobody"), kid="unheard-of")
+    _, body, _ = health(gate, asking(None, HEALTH))
+    assert body["bundle"]["by"] == "Operator"
+    assert body["view"] == {"age": 0.0, "signed": True, "revocations": 1, "grants": 1, "refused": 2}
+    assert body["warnings"] == []
+    gate.later(5.3)
+    _, body, _ = health(gate, asking(None, HEALTH))
+    assert body["view"]["age"] == 5.3
+
+
+def test_health_tells_everyone_which_worker_it_is(gate: Gate) -> None:
+    gate.world.secrets["VERSION"] = "0.2.0+3f2a"
+    assert health(gate, inbound(HEALTH))[1] == {"status": "ok", "version": "0.2.0+3f2a"}
+    gate.world.broken["database"] = OSError("away")
+    gate.later(STALE + 1)
+    assert health(gate, asking(None, HEALTH))[:2] == (503, {"status": "failing", "version": "0.2.0+3f2a"})
+
+
+@pytest.mark.parametrize("port", ["kv", "database", "now"])
 @pytest.mark.parametrize("failure", [OSError("away"), KeyError(SECRET)])
 def test_health_fails_without_a_policy(gate: Gate, port: str, failure: Exception) -> None:
     gate.world.broken[port] = failure
@@ -673,7 +705,39 @@ def test_health_is_ok_while_the_store_is_away_and_a_policy_is_held(gate: Gate) -
     gate.world.broken["kv"] = OSError("away")
     gate.later(200)
     status, body, _ = health(gate, asking(None, HEALTH))
-    assert (status, body["bundle"]["error"]) == (200, "OSError: away")
+    assert (status, body["bundle"]["error"]) == (200, None)  # no new policy, so nothing to be read there
+    gate.world.publish(document(rule(id="another")), 2)
+    gate.later(211)
+    status, body, _ = health(gate, asking(None, HEALTH))
+    assert (status, body["bundle"]["error"], body["bundle"]["sequence"]) == (200, "OSError: away", 1)
+
+
+def test_health_is_ok_while_d1_is_away_until_the_view_is_too_old(gate: Gate) -> None:
+    health(gate, asking(None, HEALTH))
+    gate.world.broken["database"] = OSError("away")
+    gate.later(STALE)
+    status, body, _ = health(gate, asking(None, HEALTH))
+    assert (status, body["bundle"]["error"], body["view"]["age"]) == (200, "OSError: away", 60)
+    gate.later(STALE + 1)
+    status, body, line = health(gate, asking(None, HEALTH))
+    assert (status, body) == (503, {"status": "failing"})
+    assert line["detail"] == "state.stale: OSError: away"
+
+
+def test_a_gate_that_cannot_tell_what_is_revoked_says_so_and_when_to_come_back(gate: Gate) -> None:
+    gate.relay(asking())
+    gate.world.broken["database"] = OSError("away")
+    gate.later(STALE)
+    gate.relay(asking())
+    gate.later(STALE + 0.1)
+    for request in (asking(), inbound(URL), asking("x.y.z")):  # nobody's token is looked at
+        assert gate.refuse(request, Reason.STATE_STALE)["detail"] == "OSError: away"
+    result = gate.answer(asking())
+    assert isinstance(result, Refusal)
+    assert (result.status, result.headers["retry-after"], "away" in result.body) == (503, "5", False)
+    gate.world.broken.clear()
+    gate.later(STALE + 3)
+    gate.relay(asking())
 
 
 def test_a_refused_caller_who_is_known_is_named(gate: Gate) -> None:
@@ -1023,7 +1087,7 @@ def test_a_refused_caller_learns_where_to_look_for_issuers(gate: Gate) -> None:
 
 def test_a_gate_without_policy_knows_no_issuers() -> None:
     gate = Gate()
-    gate.world.values.clear()
+    gate.world.d1.pointers.clear()
     gate.refuse(inbound("https://gate/.well-known/oauth-protected-resource"), Reason.POLICY_UNAVAILABLE)
 
 
@@ -1283,6 +1347,12 @@ def test_any_other_preflight_is_refused_as_all_are_without_a_token(url: str, ori
     assert stranger.keys() == known.keys()  # nothing tells upstreams apart
 
 
+def test_a_preflight_that_asks_for_more_than_there_is_is_refused() -> None:
+    gate = through(cors=CORS)
+    asked = {"access_control_request_method": "POST", "access_control_request_headers": "x-other"}
+    gate.refuse(inbound(URL, "OPTIONS", origin="https://app.example.com", **asked), Reason.TOKEN_MISSING)
+
+
 def test_a_page_may_read_what_its_call_got_refusals_too() -> None:
     gate = through(cors=CORS)
     for result in (
@@ -1387,6 +1457,14 @@ def test_an_upstream_that_wants_it_gets_a_statement_of_who_called() -> None:
     assert (claims["jti"], claims["exp"] - claims["iat"]) == ("f" * 32, 60)
     assert claims["airgate"]["dag"] == {"value": "close", "attested": False}
     assert (claims["airgate"]["policy"], claims["airgate"]["bundle"]) == (["publish"], gate.state.version)
+
+
+def test_a_proxy_gets_such_a_statement_to_pass_on() -> None:
+    gate = through(assertion=True, hosts=["ledger.internal"])
+    gate.world.secrets |= {"ASSERTION_KEYS": ASSERTION_KEYS, "PROXY_SECRETS": PROXY}
+    result = gate.answer(proxied(**bearing()))
+    assert isinstance(result, Refusal)
+    assert (result.status, result.headers["airgate-assertion"].count(".")) == (200, 2)
 
 
 def test_without_a_key_such_an_upstream_is_not_called() -> None:

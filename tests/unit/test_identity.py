@@ -310,6 +310,24 @@ def test_an_actor_without_a_name_is_refused(act_claim: Any) -> None:
     assert refused(identify, {"act": act_claim}, "etl", MAPPING) is Reason.TOKEN_CLAIMS
 
 
+@pytest.mark.parametrize(
+    ("claims", "name"),
+    [
+        pytest.param({}, None, id="it has none"),
+        pytest.param({"jti": "t-1"}, "t-1", id="it has one"),
+        pytest.param({"jti": "x" * LONGEST_SUBJECT}, "x" * LONGEST_SUBJECT, id="the longest one"),
+        pytest.param({"jti": "x" * (LONGEST_SUBJECT + 1)}, None, id="longer than any revocation can say"),
+        pytest.param({"jti": ""}, None, id="an empty one"),
+        pytest.param({"jti": 7}, None, id="a number"),
+        pytest.param({"jti": None}, None, id="null"),
+        pytest.param({"jti": ["t-1"]}, None, id="a list"),
+    ],
+)
+def test_what_a_token_is_known_by(claims: dict[str, Any], name: str | None) -> None:
+    """Nothing is refused for its jti: that is up to the issuer's `require`."""
+    assert identify(claims, "etl", MAPPING).token_id == name
+
+
 def test_the_key_that_a_token_is_bound_to() -> None:
     assert identify({"cnf": {"jkt": "k" * 43}}, "etl", MAPPING).jkt == "k" * 43
     assert refused(identify, {"cnf": {"x5t#S256": "k" * 43}}, "etl", MAPPING) is Reason.TOKEN_CLAIMS

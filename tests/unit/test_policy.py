@@ -635,3 +635,52 @@ def test_what_is_left_out_never_opens_the_gate(scene: Scene, choices: bytes) -> 
     assert before.permit or not left.permit or before.reason is CONFLICT
     assert set(left.permits) <= set(before.permits)
     assert set(before.forbids) <= set(left.forbids)
+
+
+# What a grant lends.
+
+NAMING = ("subject.issuer", "subject.id", "subject.kind")
+NAMING += tuple(
+    f"subject.{what}.{quantifier}" for what in ("roles", "claims") for quantifier in ("any", "all")
+)
+
+
+def for_whomever(policy: dict[str, Any]) -> dict[str, Any]:
+    """A policy without what it says of who it is for."""
+    return policy | {"conditions": [row for row in policy["conditions"] if row[0] not in NAMING]}
+
+
+def lending(scene: Scene, *names: str) -> Decision:
+    return load(scene.upstream, *scene.policies).decide(scene.call, frozenset(names))
+
+
+@given(SCENES, st.integers(0, 3))
+@settings(max_examples=examples(1000))
+def test_a_lent_permit_is_one_that_says_nothing_of_who_it_is_for(scene: Scene, count: int) -> None:
+    names = [str(policy["id"]) for policy in scene.policies][:count]
+    changed = [
+        for_whomever(policy)
+        if policy["id"] in names and (policy["effect"], policy["mode"]) == ("permit", "enforce")
+        else policy
+        for policy in scene.policies
+    ]
+    expected, found = scene._replace(policies=changed).decide(), lending(scene, *names)
+    assert set(found.permits) == set(expected.permits)
+    assert len(found.permits) == len(expected.permits)
+    assert (found.reason, found.forbids, found.shadow, found.would, found.obligations) == (
+        expected.reason,
+        expected.forbids,
+        expected.shadow,
+        expected.would,
+        expected.obligations,
+    )
+
+
+@given(SCENES)
+@settings(max_examples=examples(500))
+def test_lending_every_policy_never_lifts_a_forbid(scene: Scene) -> None:
+    before, after = scene.decide(), lending(scene, *[str(policy["id"]) for policy in scene.policies])
+    assert after.forbids == before.forbids
+    assert set(before.permits) <= set(after.permits)
+    assert after.permit or not before.permit or after.reason is CONFLICT
+    assert lending(scene, "unheard-of") == before

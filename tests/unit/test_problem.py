@@ -41,6 +41,7 @@ def test_every_reason_has_the_status_of_its_family() -> None:
         "request": {400, 411, 413, 501},
         "limit": {429},
         "issuer": {503},
+        "state": {503},
         "upstream": {502, 503, 504},
         "proxy": {403},
         "internal": {503},

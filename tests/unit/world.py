@@ -13,6 +13,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ledger import PAGE
 from model import Denied, Inbound, Outbound, Reason, UpstreamAnswer
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ NOW = 1_800_000_000.0
 ISSUER = "https://login.example.com"
 JWKS_URI = "https://login.example.com/keys"
 AUDIENCE = "https://gate.example.com"
-POINTER = "policy/current"
+POINTER = "policy/current"  # of a gate that has no ledger yet
+HEAD = "policy/head"
+ACTS = "state/acts"
 BUNDLE = "policy/bundle/"
 SHARD = "policy/shard/"
 ABSENT: Any = object()  # as a member's value: leave that member out
@@ -237,7 +240,7 @@ def document(*policies: dict[str, Any], ledger: dict[str, Any] | None = None) ->
     MADE.update({digest(text): text for text in texts.values()})
     zones = {row[1] for each in policies for row in each["conditions"] if row[0] == "when.time"}
     return {
-        "format": 3,
+        "format": 4,
         "issuers": {
             "company": {
                 "issuer": ISSUER,
@@ -248,6 +251,7 @@ def document(*policies: dict[str, Any], ledger: dict[str, Any] | None = None) ->
                 "max_lifetime": 3600,
                 "clock_skew": 60,
                 "dpop": "optional",
+                "dpop_replay": "isolate",
                 "role_tag": "optional",
                 "require": [],
                 "truncates": [],
@@ -302,6 +306,136 @@ def pointer(text: str, sequence: int = 1, **changes: Any) -> dict[str, Any]:
     )
 
 
+def entry(text: str, sequence: int = 1, **changes: Any) -> dict[str, Any]:
+    """The ledger's pointer to a bundle's text, with changes."""
+    return without(
+        {
+            "format": 4,
+            "gate": "airgate",
+            "sequence": sequence,
+            "bundle": digest(text),
+            "published_at": int(NOW) - 60,
+            "published_by": "ci",
+            "note": "",
+            "commit": "",
+            "policies": 2,
+            "added": 0,
+            "changed": 0,
+            "removed": 0,
+            "of": None,
+        },
+        **changes,
+    )
+
+
+def revocation(**changes: Any) -> dict[str, Any]:
+    """A revocation of the subject that token() names, with changes."""
+    return without(
+        {
+            "act": "revoke",
+            "gate": "airgate",
+            "at": int(NOW) - 5,
+            "until": int(NOW) + 3600,
+            "by": "oncall",
+            "reason": "its token leaked",
+            "match": {"subject": "finance-etl"},
+        },
+        **changes,
+    )
+
+
+def grant(**changes: Any) -> dict[str, Any]:
+    """A grant of the role `closer` to the subject that token() names, with changes."""
+    return without(
+        {
+            "act": "grant",
+            "gate": "airgate",
+            "at": int(NOW) - 5,
+            "from": int(NOW) - 5,
+            "until": int(NOW) + 3600,
+            "by": "oncall",
+            "reason": "to close the books",
+            "to": {"issuer": "company", "subject": "finance-etl"},
+            "gives": {"role": "closer"},
+        },
+        **changes,
+    )
+
+
+def undoing(act: str, text: str, **changes: Any) -> dict[str, Any]:
+    """What takes an act back, by the text of that: a lift or an end, with changes."""
+    return without(
+        {
+            "act": act,
+            "gate": "airgate",
+            "at": int(NOW),
+            "until": int(NOW) + 3600,
+            "by": "oncall",
+            "reason": "it was a mistake",
+            "of": digest(text)[:32],
+        },
+        **changes,
+    )
+
+
+OPERATOR = {**ED25519, "kid": "operator", "name": "Operator", "may": ["publish", "grant"]}
+ROWS = tuple[str, str, str]  # a document, its key and its signature
+
+
+def trusting(*keys: dict[str, Any]) -> dict[str, str]:
+    """The Worker's variables that make these keys count, OPERATOR when none is given."""
+    return {"TRUSTED_KEYS": json.dumps({"keys": list(keys or [OPERATOR])})}
+
+
+def signed(kind: str, text: str, kid: str = "operator") -> ROWS:
+    """A document with its signature. `kind`: pointer or act."""
+    payload = f"application/vnd.airgate.{kind}+json"
+    covered = b"DSSEv1 %d %s %d %s" % (len(payload), payload.encode(), len(text.encode()), text.encode())
+    return text, kid, b64(signature(covered, kid))
+
+
+class Database:
+    """D1, as far as the core asks it: what SQL says of the three tables is tested with SQLite elsewhere."""
+
+    def __init__(self) -> None:
+        self.pointers: dict[int, ROWS] = {}
+        self.acts: list[tuple[int, ROWS]] = []  # by rising number
+        self.proofs: dict[str, int] = {}
+        self.says: Any = ABSENT  # instead of what there is to tell
+
+    def answer(self, sql: str, values: tuple[Any, ...]) -> str | None:
+        verb = sql.split()[0]
+        if verb == "INSERT":
+            known = values[0] in self.proofs
+            self.proofs.setdefault(values[0], values[1])
+            return None if known else "new"
+        if verb == "DELETE":
+            gone = [name for name, until in self.proofs.items() if until < values[0]]
+            for name in gone:
+                del self.proofs[name]
+            return "gone" if gone else None
+        assert verb == "SELECT", sql
+        if self.says is not ABSENT:
+            return self.says  # type: ignore[no-any-return]
+        after, now = values
+        page = [
+            [number, *row]
+            for number, row in self.acts
+            if number > after and json.loads(row[0]).get("until", 0) > now
+        ]
+        names = {number: digest(row[0])[:32] for number, row in self.acts}
+        return json.dumps(
+            {
+                "heads": [
+                    [number, *self.pointers[number]] for number in sorted(self.pointers, reverse=True)[:3]
+                ],
+                "acts": page[:PAGE],
+                "at": names.get(after),
+                "last": list(max(names.items())) if names else None,
+            }
+        )
+
+
 def inbound(
     url: str = "https://gate/ledger/v1/entries",
     method: str = "GET",
@@ -325,11 +459,12 @@ class World:
 
     def __init__(self, bundle: dict[str, Any] | None = None) -> None:
         self.clock = NOW
+        self.d1 = Database()
         self.values: dict[str, str | Exception] = {}
         self.pages: dict[str, bytes | Exception] = {JWKS_URI: jwks(KEY)}
         self.answer: UpstreamAnswer | Exception = UpstreamAnswer(200, {})
         self.answers: list[UpstreamAnswer | Exception] = []  # of the upstream, in turn, before `answer`
-        self.secrets: dict[str, str] = {}
+        self.secrets: dict[str, Any] = {}
         self.drawn = 0.5  # at random, from 0 up to 1
         self.posted: list[tuple[int, bytes] | Exception] = []  # what token endpoints answer, in turn
         self.from_country: str | None = None
@@ -341,12 +476,18 @@ class World:
         self.publish(bundle or document())
 
     def publish(self, bundle: dict[str, Any], sequence: int = 1) -> str:
-        """Put a bundle, its shards and the pointer to it into KV. Returns its digest."""
+        """Put a bundle and its shards into KV, and the pointer to it into the ledger. Returns its digest."""
         text = canonical(bundle)
         self.values |= {SHARD + name: MADE[name] for name in bundle["shards"].values()}
         self.values[BUNDLE + digest(text)] = text
-        self.values[POINTER] = canonical(pointer(text, sequence))
+        self.d1.pointers[sequence] = signed("pointer", canonical(entry(text, sequence)))
         return digest(text)
+
+    def act(self, document: dict[str, Any], kid: str = "operator") -> str:
+        """Add an act to D1, signed. Returns its text."""
+        text = canonical(document)
+        self.d1.acts.append((len(self.d1.acts) + 1, signed("act", text, kid)))
+        return text
 
     def _enter(self, port: str, what: Any) -> None:
         self.happened.append((port, what))
@@ -408,6 +549,10 @@ class World:
             raise value
         return value
 
+    async def database(self, sql: str, values: tuple[Any, ...], timeout: float) -> str | None:
+        self._enter("database", (sql.split()[0], values, timeout))
+        return self.d1.answer(sql, values)
+
     async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
         self._enter("fetch", url)
         page = self.pages.get(url, OSError("answered 404"))
@@ -420,7 +565,12 @@ class World:
         return given == signature(signed, key.kid)
 
     def secret(self, name: str) -> str:
-        return self.secrets[name]
+        held = self.secrets.get(name)
+        if held is None:
+            raise LookupError(name)
+        if not isinstance(held, str):
+            raise ValueError(f"{name} is not a text")
+        return held
 
     def random(self) -> float:
         return self.drawn

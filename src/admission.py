@@ -1,0 +1,155 @@
+"""Who may: the stage of the pipeline that tells who calls, as what, and what policy says of it.
+
+Everything comes from one bundle, the one in force when the decision is made, and from a view of revocations and grants
+that is not too old.
+"""
+
+from typing import Protocol
+
+import access
+import audit
+import dpop
+import tokens
+from bundle import Bundle
+from conditions import Call
+from identity import act, identify
+from model import Caller, Decision, Denied, Inbound, Reason, Target
+from shard import Shard
+from state import State, Store
+from verified import Seen
+
+
+class Ports(Store, Protocol):
+    """What this stage needs of the outside world."""
+
+    def country(self) -> str | None: ...
+    async def fetch(self, url: str, timeout: float, limit: int) -> bytes: ...
+
+
+async def admit(
+    record: audit.Record, target: Target, state: State, ports: Ports, host: str | None = None
+) -> tuple[Bundle, Caller, Shard]:
+    """Who is calling, and the policies for where they want to go: all of them from one bundle, the one in force.
+
+    `host`: of a request that a proxy asks about; the bundle says which upstream's it is.
+    """
+    bundle = state.bundle
+    if bundle is None or not state.fresh(record.inbound.received_at):
+        bundle = await state.current(ports)
+    proven = False
+    while True:
+        if host is not None:
+            target = record.target = target._replace(upstream=bundle.hosts.get(host, ""))
+        record.bundle, record.sequence = bundle.version, state.sequence
+        caller = await _authenticate(record, bundle, state, ports, proven)
+        proven = True  # the same token again: its proof has been used up
+        shard = state.held(bundle, target.upstream)
+        if shard is None:
+            shard = await state.shard(bundle, target.upstream, ports)
+        if state.bundle is bundle or state.bundle is None:
+            refuse_revoked(caller, state, ports)
+            return bundle, caller, shard
+        # Another policy came into force while this request waited for keys: it decides, roles included.
+        bundle = state.bundle
+
+
+def refuse_revoked(caller: Caller, state: State, ports: Ports) -> None:
+    """Raises Denied `token.revoked` or `policy.revoked` for a caller whom a revocation hits."""
+    acts = state.view.access
+    revocation = acts.revoked(caller, ports.now()) if acts.revocations else None
+    if revocation is not None:
+        reason = Reason.TOKEN_REVOKED if "token_id" in dict(revocation.match) else Reason.POLICY_REVOKED
+        raise Denied(reason, f"{revocation.id}: {revocation.reason}")
+
+
+def decide(
+    record: audit.Record, bundle: Bundle, caller: Caller, target: Target, shard: Shard, ports: Ports
+) -> Decision:
+    """What policy says, for the record as well."""
+    inbound = record.inbound
+    if shard.asks_country and record.page != "authz":  # the runtime knows the proxy's, not its client's
+        record.country = ports.country()
+    call = Call(caller, target, inbound.received_at, inbound.headers.get("cf-connecting-ip"), record.country)
+    decision, record.grants = access.decide(shard, call)
+    if decision.owner is None and (upstream := bundle.upstreams.get(target.upstream)) is not None:
+        decision = decision._replace(owner=upstream.owner)
+    record.decision = decision
+    return decision
+
+
+async def _authenticate(
+    record: audit.Record, bundle: Bundle, state: State, ports: Ports, proven: bool
+) -> Caller:
+    """Who is calling, and as what. A token that was verified before is not verified again while its key stands.
+
+    `proven`: that the caller holds the key which its token is bound to has been seen to.
+    """
+    headers, now = record.inbound.headers, record.inbound.received_at
+    token, scheme = tokens.presented(headers)
+    seen = state.verified.recall(token, now)
+    if seen is None:
+        seen = await _verify(token, bundle, state, ports, now)
+        state.remember(token, seen, bundle)
+    elif seen.keyring.stale(now):
+        seen.keyring.claim(now)
+        ports.defer(seen.keyring.refresh(ports.fetch, now))
+    try:
+        if seen.binding is None:
+            dpop.refuse_unbound(scheme, headers)
+        elif not proven:
+            await _prove(record.inbound, scheme, seen, seen.binding, state, ports)
+        lent = state.view.access.lent(seen.identity, now)
+        if lent is None:
+            caller, record.described = state.verified.acts(seen, headers)
+        else:  # not remembered with the token: grants come and end without it
+            caller = act(access.with_roles(seen.identity, lent), headers)._replace(lent=lent)
+            record.described = audit.describe(caller)
+        if caller.tagged is None and seen.identity.must_tag:
+            raise Denied(Reason.ROLE_REQUIRED)
+    except Denied:
+        # A tag that is refused is on record with the caller's name, and so is a token whose key somebody has not.
+        _, record.described = state.verified.acts(seen, {})
+        raise
+    return caller
+
+
+async def _prove(
+    inbound: Inbound, scheme: str, seen: Seen, bound: dpop.Binding, state: State, ports: Ports
+) -> None:
+    """See that the caller holds the key which its token is bound to (RFC 9449 §7.1). Raises Denied."""
+    proof = dpop.read(bound, scheme, inbound.headers, inbound.method, inbound.url, ports.now())
+    try:
+        right = await ports.verify(proof.key, proof.algorithm, proof.signature, proof.signed)
+    except Denied as refused:  # the runtime will not have the key
+        raise Denied(Reason.TOKEN_PROOF_INVALID, refused.detail) from None
+    if not right:
+        raise Denied(Reason.TOKEN_PROOF_INVALID, "the signature is wrong")
+    state.proofs.claim(proof, ports.now())
+    if bound.strict:
+        await dpop.claim_everywhere(proof, ports)
+        if state.proofs.due(ports.now()):
+            ports.defer(dpop.forget(ports.now(), ports))
+    state.verified.proved(seen, proof)
+
+
+async def _verify(token: str, bundle: Bundle, state: State, ports: Ports, now: float) -> Seen:
+    """The identity that a token proves (RFC 8725). Raises Denied `token.*` or `issuer.unavailable`."""
+    unverified = tokens.parse(token)
+    issuer = bundle.issuers.get(unverified.issuer)
+    if issuer is None:
+        raise Denied(Reason.TOKEN_ISSUER, f"{unverified.issuer!r:.200}")
+    keyring = state.keyring(issuer)
+    if keyring.stale(now) and keyring.usable(now):
+        keyring.claim(now)
+        ports.defer(keyring.refresh(ports.fetch, now))
+    key = await keyring.verify(
+        unverified, issuer.rules.algorithms, ports.fetch, ports.verify, now, ports.last
+    )
+    subject, until = tokens.validate(unverified, issuer.rules, now)
+    identity = identify(unverified.claims, subject, issuer.mapping)
+    bound = None
+    if identity.jkt is not None:
+        bound = dpop.binding(identity.jkt, unverified.issuer, subject, token, issuer.strict)
+    elif issuer.dpop == "required":
+        raise Denied(Reason.TOKEN_UNBOUND)
+    return Seen(token, identity, until, key, keyring, bound)
