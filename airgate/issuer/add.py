@@ -200,4 +200,4 @@ No role is granted by this yet. Next:
        granted_to:
 {grants}
   4. airgate policy check{folder}, airgate policy diff, and a review.
-  5. airgate policy publish --remote{folder}"""
+  5. airgate policy publish{folder} --env production"""

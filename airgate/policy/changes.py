@@ -278,6 +278,8 @@ def _issuer_opens(one: dict[str, Any] | None, other: dict[str, Any]) -> Iterator
             yield f"kind: tokens with {_shown(words)} were refused"
     if one.get("dpop") == "required" != other.get("dpop"):
         yield "dpop: tokens that are bound to no key were refused"
+    if one.get("dpop_replay") == "strict" != other.get("dpop_replay"):
+        yield "dpop_replay: a proof that was used at one isolate was refused at all others"
     if one.get("role_tag") == "required" != other.get("role_tag"):
         yield "role_tag: calls that name no role were refused"
     if any(item not in other.get("require", []) for item in one.get("require", [])):

@@ -147,6 +147,7 @@ def _issuer(data: dict[str, Any], stand_ins: StandIns | None) -> dict[str, Any]:
         "max_lifetime": seconds(data.get("max_lifetime", "1h")),
         "clock_skew": seconds(data.get("clock_skew", "60s")),
         "dpop": data.get("dpop", "optional"),
+        "dpop_replay": data.get("dpop_replay", "isolate"),
         "require": [
             {"claim": listed(item["claim"]), "any": sorted(set(map(rules.text, item["any"])))}
             for item in data.get("require", [])

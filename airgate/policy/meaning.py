@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from airgate.engine import OWN, QUANTIFIERS, ROUTE
-from airgate.policy import limits, when
+from airgate.policy import former, limits, when
 from airgate.policy.addresses import address, identifier, path_pattern, placeholders
+from airgate.policy.former import REWRITTEN
 from airgate.policy.seed import Entry, Keys, Problem, Seed
 from airgate.policy.settings import credential_known, shared_hosts, upstream_problems, within
 from airgate.policy.words import either, listed, nearest, quoted, several
@@ -57,6 +58,7 @@ def _grant_problems(seed: Seed, entry: Entry, keys: Keys) -> Iterator[Problem]:
     if name in ("scope", "scp"):
         scope = value if isinstance(value, str) and " " not in value else "…"
         text = f"may be one text that holds many scopes; write scope: {scope} in place of claim and value"
+        text += REWRITTEN if former.scope(entry.at(*keys)) is not None else ""
         yield entry.problem((*keys, "claim"), f"{quoted(name)}: {text}")
 
 

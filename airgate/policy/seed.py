@@ -12,7 +12,7 @@ from typing import Any
 
 from airgate.engine import MOST_POLICIES
 from airgate.policy.output import watched
-from airgate.policy.source import Keys, Position, Problem, SeedError, Source, parse
+from airgate.policy.source import Keys, Position, Problem, SeedError, Source, parse, understand
 from airgate.policy.structure import SCHEMA, STARTER, structure
 from airgate.policy.words import either, listed, nearest, quoted
 
@@ -33,7 +33,9 @@ __all__ = [
     "parse",
     "quoted",
     "read",
+    "seed_files",
     "structure",
+    "understand",
 ]
 
 MOST_FILES = 10_000
@@ -107,9 +109,7 @@ def read(root: Path) -> Seed:
     if not root.is_dir():
         seed.give_up("no such folder; name the folder that holds the policy seed")
         return seed
-    files = sorted(
-        path for path in root.rglob("*") if path.suffix in (".yaml", ".yml") and _is_seed(path, root)
-    )
+    files = seed_files(root)
     if not files:
         seed.give_up("holds no .yaml files; name the folder that holds the policy seed")
     elif len(files) > MOST_FILES:
@@ -153,6 +153,13 @@ def label(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def seed_files(root: Path) -> list[Path]:
+    """The files below `root` that make up a seed, and those that look as if they did (*.yml)."""
+    return sorted(
+        path for path in root.rglob("*") if path.suffix in (".yaml", ".yml") and _is_seed(path, root)
+    )
 
 
 def _is_seed(path: Path, root: Path) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from airgate.engine import passes, settable
-from airgate.policy import hosts, limits
+from airgate.policy import former, hosts, limits
 from airgate.policy.addresses import address, authority, private_address
 from airgate.policy.credentials import credential_problems
 from airgate.policy.durations import is_duration, seconds
@@ -79,7 +79,8 @@ def _base_problems(entry: Entry) -> Iterator[Problem]:
             yield entry.problem(
                 keys,
                 f'{inside}, so a gate could be led inside by it; write "private: true" if that is meant, '
-                "or via with the binding that leads there",
+                "or via with the binding that leads there"
+                + (former.REWRITTEN if former.inside(entry.data) else ""),
             )
     contacts = entry.at("credentials")
     asks = isinstance(contacts, dict) and any(

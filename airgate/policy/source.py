@@ -89,16 +89,22 @@ class Source:
 
 
 def parse(path: Path, source: Source) -> list[Problem]:
-    """Fill `source` from the file. A file with problems here is not looked at further."""
+    """Fill `source` from the file, to the character. A file with problems here is not looked at further."""
     try:
         if path.stat().st_size > MAX_BYTES:
             text = f"is larger than {MAX_BYTES:,} bytes; split it into several files"
             return [Problem(source.file, 0, 0, "", text)]
-        source.text = text = path.read_text("utf-8")
+        source.text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         return [Problem(source.file, 0, 0, "", f"is not UTF-8 (byte {error.start}); save it as UTF-8")]
     except OSError as error:
         return [Problem(source.file, 0, 0, "", f"can't be read: {error.strerror}")]
+    return understand(source)
+
+
+def understand(source: Source) -> list[Problem]:
+    """Fill `source` from its text."""
+    text = source.text
     if unseen := UNSEEN.search(text):
         line = text.count("\n", 0, unseen.start()) + 1
         column = unseen.start() - text.rfind("\n", 0, unseen.start())
@@ -242,11 +248,27 @@ def _places(text: str) -> _Places:
     return places
 
 
+def composed(text: str) -> yaml.Node | None:
+    """The nodes of a text that has been found to have no problems; their marks count characters from 0."""
+    return yaml.compose(text, Loader=_LOADER)
+
+
+def comments(text: str) -> list[str]:
+    """The comments of such a text."""
+    found, end = [], 0
+    for token in yaml.scan(text, Loader=_LOADER):
+        if isinstance(token, yaml.ScalarToken | yaml.StreamEndToken):
+            found += _COMMENT.findall(text, end, token.start_mark.index)
+            end = token.end_mark.index
+    return found
+
+
 def _position(event: yaml.Event) -> Position:
     mark = event.start_mark
     return (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
 
 
+_COMMENT = re.compile(r"#[^\r\n]*")  # where no scalar stands, nothing else has this sign
 _NUMBER = re.compile(r"[-+]?(\d{1,18}|\d*\.\d+([eE][-+]?\d+)?)")
 _BEGINS_NUMBER = frozenset("+-.0123456789")
 _WORDS = {

@@ -3,6 +3,9 @@
 import hashlib
 import json
 import tomllib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,20 @@ from typer.testing import CliRunner
 
 from airgate.engine import (
     KIND,
+    KINDS,
     SCOPE,
+    Bundle,
     Call,
     Caller,
+    Fact,
     Identity,
+    Target,
     load_bundle,
     load_pointer,
     load_shard,
     parse_target,
+    read_copy,
+    read_head,
 )
 from airgate.node import PROJECT
 from airgate.policy import app, index
@@ -31,6 +40,7 @@ from airgate.policy.policyset import PolicySet
 from airgate.policy.seed import STARTER, SeedError
 
 ISSUER = "{issuer: https://login.example.com, audiences: [https://gate.example.com], algorithms: [RS256]}"
+WORKDAY = datetime(2026, 11, 18, 12, tzinfo=UTC).timestamp()
 SEED = f"""\
 issuers:
   company: {ISSUER}
@@ -333,7 +343,7 @@ def test_path_patterns(pattern: str, wrong: str) -> None:
 def test_the_bundle_of_a_small_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = compile_folder(write(tmp_path, monkeypatch, SEED))
     assert compiled.bundle == {
-        "format": 3,
+        "format": 4,
         "issuers": {
             "company": {
                 "issuer": "https://login.example.com",
@@ -345,6 +355,7 @@ def test_the_bundle_of_a_small_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 "max_lifetime": 3600,
                 "clock_skew": 60,
                 "dpop": "optional",
+                "dpop_replay": "isolate",
                 "role_tag": "optional",
                 "require": [],
                 "truncates": [],
@@ -365,7 +376,7 @@ def test_the_bundle_of_a_small_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "zones_until": None,
     }
     assert json.loads(compiled.shards["ledger"]) == {
-        "format": 3,
+        "format": 4,
         "upstream": "ledger",
         "owners": ["o@example.com"],
         "zones": {},
@@ -1199,25 +1210,36 @@ def test_a_policy_set_is_loaded_whole_or_not_at_all() -> None:
 
 
 def test_the_documented_values_are_ones_that_the_gate_reads() -> None:
-    """docs/kv-schema.md: a pointer, a bundle and a shard, the last just as the compiler writes it."""
-    text = (PROJECT / "docs" / "kv-schema.md").read_text("utf-8")
-    pointer, bundle, document = (json.loads(part.partition("```")[0]) for part in text.split("```json\n")[1:])
-    assert load_pointer(json.dumps({**pointer, "bundle": "3f8a" * 16})).sequence == 7
+    """A pointer, copies of two documents, a bundle, and a shard, the last just as the compiler writes it."""
+    [pointer, *_], [head, acts, bundle, document] = (
+        [json.loads(part.partition("```")[0]) for part in text.split("```json\n")[1:]]
+        for text in (
+            (PROJECT / "docs" / name).read_text("utf-8") for name in ("d1-schema.md", "kv-schema.md")
+        )
+    )
+    assert load_pointer(json.dumps({**pointer, "bundle": "3f8a" * 16})).sequence == 8
+    assert read_head(json.dumps(head)) == tuple(head.values())
+    assert read_copy(json.dumps(acts)) == list(map(tuple, acts["acts"]))
     shards = dict.fromkeys(bundle["shards"], "0" * 64)
     assert load_bundle(json.dumps({**bundle, "shards": shards})).shards == shards
     assert load_shard(json.dumps(document), "ledger").policies == 1
     assert index.shard("ledger", index.rules(document), document["zones"]) == document
 
 
-def test_the_rungs_of_the_ladder_are_the_bindings_of_both_environments() -> None:
+def test_the_rungs_of_the_ladder_are_the_bindings_of_every_environment() -> None:
     settings = tomllib.loads((PROJECT / "wrangler.toml").read_text("utf-8"))
     ladder = {
         f"LIMIT_{limit}_PER_{period}S": (limit, period) for period, steps in LADDER.items() for limit in steps
     }
-    local = [each for each in settings["env"]["local"]["unsafe"]["bindings"] if each["type"] == "ratelimit"]
-    for bindings in (settings["ratelimits"], local):
+    local, staging = settings["env"]["local"], settings["env"]["staging"]
+    older = [each for each in local["unsafe"]["bindings"] if each["type"] == "ratelimit"]
+    for bindings in (settings["ratelimits"], staging["ratelimits"], older):
         bound = {each["name"]: (each["simple"]["limit"], each["simple"]["period"]) for each in bindings}
         assert bound == ladder
+    # A number is a counter of the account's: two gates that shared one would use up each other's calls.
+    assert not {each["namespace_id"] for each in settings["ratelimits"]} & {
+        each["namespace_id"] for each in staging["ratelimits"]
+    }
 
 
 def test_an_issuers_name_may_be_no_address_where_its_keys_have_one(
@@ -1234,7 +1256,8 @@ def test_an_issuers_name_may_be_no_address_where_its_keys_have_one(
 
 def test_an_issuers_settings_are_carried_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = (
-        "dpop: required, role_tag: required, kind: {claim: idtyp, values: {app: workload, user: human}}, "
+        "dpop: required, dpop_replay: strict, role_tag: required, "
+        "kind: {claim: idtyp, values: {app: workload, user: human}}, "
         "require: [{claim: hd, any: [b, a]}, {claim: [a, b], any: [true, 7]}], truncates: [{claim: groups, at: 100}], "
         "algorithms:"
     )
@@ -1243,6 +1266,7 @@ def test_an_issuers_settings_are_carried_over(tmp_path: Path, monkeypatch: pytes
         compiled.bundle["issuers"]["company"]
         | {
             "dpop": "required",
+            "dpop_replay": "strict",
             "role_tag": "required",
             "kind": {
                 "claim": ["idtyp"],
@@ -1254,7 +1278,47 @@ def test_an_issuers_settings_are_carried_over(tmp_path: Path, monkeypatch: pytes
         }
         == compiled.bundle["issuers"]["company"]
     )
-    assert load_bundle(compiled.text).issuers["https://login.example.com"].dpop == "required"
+    read = load_bundle(compiled.text).issuers["https://login.example.com"]
+    assert (read.dpop, read.strict) == ("required", True)
+
+
+def older(text: str) -> str:
+    """A bundle whose issuers all have `dpop_replay: isolate`, or a shard, as the version before wrote it: format 3."""
+    document = json.loads(text)
+    assert document["format"] == 4
+    for issuer in document.get("issuers", {}).values():
+        assert issuer.pop("dpop_replay") == "isolate"
+    return index.canonical({**document, "format": 3})
+
+
+def calls(bundle: Bundle, upstream: str, shard: dict[str, Any]) -> Iterator[Call]:
+    """A caller with each role, of each kind, at each path that the shard's policies name."""
+    paths = sorted({path for row in shard["policies"] for path in row[4]})
+    methods = sorted({method for row in shard["policies"] for method in row[3]} - {"*"} | {"DELETE"})
+    facts = {"dag": Fact("finance_close", False), "environment": Fact("production", False)}
+    [issuer] = bundle.issuers.values()
+    for role, kind, path, method in product(sorted(bundle.roles), KINDS, paths, methods):
+        identity = Identity(issuer.mapping.id, "s", kind, frozenset({role}), {})
+        segments = tuple(path.replace("**", "x").replace("*", "x").strip("/").split("/"))
+        caller = Caller(identity, None, identity.granted, facts if kind == "workload" else {})
+        yield Call(caller, Target(method, upstream, segments, path, ""), WORKDAY, "198.51.100.7", "DE")
+
+
+def test_a_bundle_of_the_format_before_decides_as_the_same_one_of_this_format() -> None:
+    """The starter policies, as both; a bundle of either format may name shards of either."""
+    compiled = compile_folder(STARTER, now=WORKDAY)
+    new, old = (load_bundle(text) for text in (compiled.text, older(compiled.text)))
+    assert new._replace(version="") == old._replace(version="")
+    assert not any(issuer.strict for issuer in old.issuers.values())
+    decided = []
+    for upstream, text in compiled.shards.items():
+        one, other = load_shard(text, upstream), load_shard(older(text), upstream)
+        for call in calls(old, upstream, json.loads(text)):
+            decision = one.decide(call)
+            assert decision == other.decide(call)
+            decided.append(decision.permit)
+    assert sum(decided) > 20
+    assert len(decided) - sum(decided) > 500
 
 
 def test_grants_are_carried_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

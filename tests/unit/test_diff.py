@@ -98,6 +98,8 @@ EDITS: list[tuple[str, str, str, dict[str, str]]] = [
     ("a role by kind", "claim: groups, value: clerks}", "claim: groups, value: clerks}, "
      "{issuer: company, kind: human}", {"clerk": "!", "look": "+", "office-hours": "+"}),
     ("tokens have to be bound to a key", "    algorithms:", "    dpop: required\n    algorithms:", {"company": "="}),
+    ("proofs are remembered for all isolates", "    algorithms:", "    dpop_replay: strict\n    algorithms:",
+     {"company": "="}),
     ("kinds by other words", "{claim: kind}", "{claim: kind, values: {app: workload, human: human, bot: agent}}",
      {"company": "!"}),
     ("fewer words for kinds", "{claim: kind}", "{claim: kind, values: {human: human, agent: agent}}", {"company": "="}),
@@ -155,6 +157,16 @@ def test_a_change_taken_back_does_the_opposite(
     }
     opposite = {name: {BACK.get(sign, sign) for sign in signs} for name, signs in wanted.items()}
     assert {name: signs - {"!"} or {"="} for name, signs in found.items()} == opposite
+
+
+@pytest.mark.parametrize("usual", ["", "dpop_replay: isolate\n    "], ids=["left out", "said"])
+def test_proofs_that_only_one_isolate_remembers_are_new_access(usual: str, tmp_path: Path) -> None:
+    strict, isolate = (
+        SEED.replace("algorithms:", f"{said}algorithms:", 1) for said in ("dpop_replay: strict\n    ", usual)
+    )
+    [change] = compared(tmp_path, strict, isolate)
+    assert change.opens == ["dpop_replay: a proof that was used at one isolate was refused at all others"]
+    assert change.gained is change.lost is None
 
 
 OBLIGATIONS = [
