@@ -178,7 +178,7 @@ class Tour:
         file.write_text(text.replace(RULE_BEFORE, RULE_AFTER), encoding="utf-8")
         _show(f"kv-seed/{SEED_FILE}", "")
         console.print(f"     [red]- {escape(RULE_BEFORE)}[/]\n     [green]+ {escape(RULE_AFTER)}[/]")
-        _command("$ airgate policy publish --local")
+        _command("$ airgate policy publish")
         published = publish_local(self._seed, self._stack, "revenue DAGs close their own books")
         _show(
             "published",

@@ -6,9 +6,12 @@ from pathlib import Path
 # Last, so that nothing in src/ can stand in front of a library.
 sys.path.append(str(Path(__file__).resolve().parent.parent / "src"))
 
+from access import LIMIT as ACT_LIMIT
+from access import LONGEST_GRANT, Act, act_id, load_act
 from audit import Record
 from authzen import CONFIGURATION, EVALUATION, EVALUATIONS, ROUTE, Asking, Invalid, questions
-from bundle import OWN, Bundle, Issuer, load_bundle, load_pointer, pinned
+from bundle import OWN, Bundle, Issuer, Pointer, load_bundle, pinned
+from bundle import load_pointer as load_former
 from claims import LONGEST as LONGEST_VALUE
 from claims import SCOPES
 from claims import at as claim_at
@@ -39,7 +42,7 @@ from conditions import (
 )
 from delivery import HELD
 from document import read_base64url, read_object
-from dpop import confirmed
+from dpop import confirmed, thumbprint
 from duty import honour
 from forward import MAX_SEGMENTS, fits, parse_target, refuse_unsendable
 from headers import Rule as HeaderRule
@@ -49,6 +52,10 @@ from identity import KIND, KINDS, LONGEST_SUBJECT, SCOPE, Grant, Mapping, act, i
 from keys import ALGORITHMS, Key, Keyring, read_key, refuse_foreign
 from keys import LIMIT as KEYS_LIMIT
 from keys import TIMEOUT as KEYS_TIMEOUT
+from ledger import ACTS, HEAD, load_pointer, read_head
+from ledger import FORMAT as POINTER_FORMAT
+from ledger import LIMIT as POINTER_LIMIT
+from ledger import read_acts as read_copy
 from model import (
     ANSWERS,
     EMPTY_SEGMENT,
@@ -66,11 +73,20 @@ from obligations import BY, NOTHING, Limit, Obligations, merge
 from policy import METHODS, Candidate, Policy
 from shard import EMPTY, MOST_POLICIES, Shard, load_shard
 from shard import LIMIT as SHARD_LIMIT
-from state import BUNDLE, POINTER, SHARD
+from signing import read_private
+from state import BUNDLE, FORMER, SHARD
 from tokens import Rules, Unverified
 from tokens import parse as parse_token
 from tokens import validate as validate_token
+from trust import ACT as ACT_TYPE
+from trust import GRANT as MAY_GRANT
+from trust import LONGEST_NAME as LONGEST_KEY_NAME
+from trust import MAY, Signed, Trusted, Untrusted, pae, read_trusted, signer
+from trust import POINTER as POINTER_TYPE
+from trust import PUBLISH as MAY_PUBLISH
+from trust import VARIABLE as TRUSTED_KEYS
 from upstream import Upstream
+from view import UNNAMED as UNNAMED_GATE
 
 
 def passes(name: str) -> bool:
@@ -79,6 +95,9 @@ def passes(name: str) -> bool:
 
 
 __all__ = [
+    "ACTS",
+    "ACT_LIMIT",
+    "ACT_TYPE",
     "ALGORITHMS",
     "ANSWERS",
     "BUNDLE",
@@ -92,19 +111,28 @@ __all__ = [
     "EVALUATION",
     "EVALUATIONS",
     "FLAGS",
+    "FORMER",
+    "HEAD",
     "HELD",
     "KEYS_LIMIT",
     "KEYS_TIMEOUT",
     "KIND",
     "KINDS",
+    "LONGEST_GRANT",
+    "LONGEST_KEY_NAME",
     "LONGEST_SUBJECT",
     "LONGEST_VALUE",
     "MAX_SEGMENTS",
+    "MAY",
+    "MAY_GRANT",
+    "MAY_PUBLISH",
     "METHODS",
     "MOST_POLICIES",
     "NOTHING",
     "OWN",
-    "POINTER",
+    "POINTER_FORMAT",
+    "POINTER_LIMIT",
+    "POINTER_TYPE",
     "QUANTIFIERS",
     "RESOURCE",
     "ROUTE",
@@ -112,6 +140,9 @@ __all__ = [
     "SCOPES",
     "SHARD",
     "SHARD_LIMIT",
+    "TRUSTED_KEYS",
+    "UNNAMED_GATE",
+    "Act",
     "Among",
     "Asking",
     "Bundle",
@@ -140,6 +171,7 @@ __all__ = [
     "Named",
     "Network",
     "Obligations",
+    "Pointer",
     "Policy",
     "Property",
     "Query",
@@ -148,14 +180,18 @@ __all__ = [
     "Roles",
     "Rules",
     "Shard",
+    "Signed",
     "Tags",
     "Target",
+    "Trusted",
     "Truth",
+    "Untrusted",
     "Unverified",
     "Upstream",
     "Window",
     "Zone",
     "act",
+    "act_id",
     "claim_at",
     "claim_said",
     "claim_texts",
@@ -164,21 +200,30 @@ __all__ = [
     "fits",
     "honour",
     "identify",
+    "load_act",
     "load_bundle",
+    "load_former",
     "load_pointer",
     "load_shard",
     "merge",
+    "pae",
     "parse_target",
     "parse_token",
     "passes",
     "pinned",
     "questions",
     "read_base64url",
+    "read_copy",
+    "read_head",
     "read_key",
     "read_object",
+    "read_private",
+    "read_trusted",
     "refuse_foreign",
     "refuse_unsendable",
     "sendable",
     "settable",
+    "signer",
+    "thumbprint",
     "validate_token",
 ]

@@ -1,10 +1,15 @@
 """Node and the npm packages that set-up installed beside it: what runs the local stack, and what deploys."""
 
 import os
+import re
+import signal
 import subprocess
 import sysconfig
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+from airgate.signing_key import without_key
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -19,6 +24,19 @@ QUIET = {
     "npm_config_registry": "http://127.0.0.1:9/",
 }
 
+PATIENCE = (
+    180.0  # seconds for a wrangler command: one that asks the account for ever would hold up a pipeline
+)
+LINES = 15  # of what wrangler says when it fails
+
+# Of a local store that others use at the same time. It says no more than that sometimes.
+_LOCKED = re.compile(r"SQLITE_BUSY|500 Internal Server Error|internal error")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# Beside what went wrong: where its log is, where to report it, its version, and which of its own lines failed.
+_BESIDE = re.compile(
+    r"\s*(🪵|📎|at |If you think this is a bug|Note that there is a newer|\(error handler also|APIError: )"
+)
+
 
 class NodeMissing(Exception):
     """Set-up hasn't been run here. The message says what to do."""
@@ -26,6 +44,10 @@ class NodeMissing(Exception):
 
 class WranglerFailed(Exception):
     """A wrangler command ended with a status other than 0. The message holds its last lines."""
+
+    def __init__(self, text: str, *, locked: bool = False) -> None:
+        self.locked = locked  # perhaps another process held the local store just then
+        super().__init__(text)
 
 
 def node() -> Path:
@@ -51,23 +73,51 @@ def environment(home: Path | None) -> Mapping[str, str]:
     It keeps its own files (settings, logs) below `home`, or where it always does when that is None.
     """
     own = {} if home is None else {"XDG_CONFIG_HOME": str(home)}
-    return {**os.environ, **QUIET, **own}
+    return {**without_key(), **QUIET, **own}
 
 
-def run_wrangler(arguments: Sequence[str], *, home: Path | None, embedded: bool = False) -> str:
-    """Run wrangler in the project and return its standard output. Raises NodeMissing, WranglerFailed."""
-    done = subprocess.run(
+def run_wrangler(
+    arguments: Sequence[str],
+    *,
+    home: Path | None,
+    embedded: bool = False,
+    variables: Mapping[str, str] | None = None,
+    timeout: float = PATIENCE,
+) -> str:
+    """Run wrangler in the project and return its standard output. Raises NodeMissing, WranglerFailed.
+
+    `variables` are added to its environment. After `timeout` seconds it is ended.
+    """
+    with subprocess.Popen(
         wrangler(arguments, embedded=embedded),
         cwd=PROJECT,
-        env=environment(home),
+        env={**environment(home), **(variables or {})},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
         errors="replace",
-        check=False,
-    )
-    if done.returncode != 0:
-        said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        raise WranglerFailed(f"wrangler {arguments[0]} failed:\n" + "\n".join(said[-15:]))
-    return done.stdout
+        start_new_session=True,  # it starts processes of its own, which end with it
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        except BaseException as error:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise WranglerFailed(f"wrangler {arguments[0]} did not end within {timeout:.0f} s.") from None
+            raise
+    if process.returncode != 0:
+        said = "\n".join(_said(output + errors)[-LINES:])
+        raise WranglerFailed(
+            f"wrangler {arguments[0]} failed:\n{said}",
+            locked=embedded and _LOCKED.search(output + errors) is not None,
+        )
+    return output
+
+
+def _said(text: str) -> list[str]:
+    """The lines that tell what went wrong, each once."""
+    lines = (line.rstrip() for line in _COLOUR.sub("", text).splitlines())
+    return list(dict.fromkeys(line for line in lines if line and not _BESIDE.match(line)))

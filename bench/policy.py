@@ -1,15 +1,12 @@
 """The policy set of the measurements: a company of 100 policies, published the way any set is."""
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from airgate.dev.stack import AUDIENCE
-from airgate.kv import BINDING
-from airgate.node import run_wrangler
+from airgate.environment import LocalStores
 from airgate.policy.compile import compile_folder
 from airgate.policy.publish import publish_to
 
@@ -99,29 +96,10 @@ def seed(issuer: str, upstream: str) -> dict[str, Any]:
     }
 
 
-class _Fresh:
-    """An empty KV namespace on this machine."""
-
-    def __init__(self, state: Path) -> None:
-        self._state = state
-
-    def get(self, key: str) -> str | None:
-        return None
-
-    def names(self, prefix: str) -> set[str]:
-        return set()
-
-    def put(self, values: Mapping[str, str]) -> None:
-        file = self._state / "entries.json"
-        file.write_text(json.dumps([{"key": key, "value": value} for key, value in values.items()]))
-        where = ["--binding", BINDING, "--env", "local", "--local", "--persist-to", str(self._state)]
-        run_wrangler(["kv", "bulk", "put", str(file), *where], home=self._state, embedded=True)
-
-
 def publish(state: Path, issuer: str, upstream: str) -> int:
     """Put the set in force for a gate with that state folder. Returns the number of policies."""
     folder, written = state / "seed", seed(issuer, upstream)
     folder.mkdir(parents=True)
     (folder / "bench.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
-    publish_to(_Fresh(state), compile_folder(folder), "bench")
+    publish_to(LocalStores(state), compile_folder(folder), "bench")
     return len(written["policies"])

@@ -57,12 +57,12 @@ def diff(
     seed = None if new is not None and not Path(new).is_dir() else "" if beside == STARTER else label(beside)
     screen.print(Text(f"{old_name} → {new_name}"), soft_wrap=True)
     for change in changes:
-        _show(change, screen, seed)
-    raise typer.Exit(_conclude(changes, screen))
+        show_change(change, screen, seed)
+    raise typer.Exit(conclude(changes, screen))
 
 
-def _show(change: Change, screen: Console, seed: str | None) -> None:
-    """`seed`: the folder of the newer policies for `explain`, empty for kv-seed; None: there is none."""
+def show_change(change: Change, screen: Console, seed: str | None) -> None:
+    """Print a change. `seed`: the folder of the newer policies, empty for kv-seed; None: there is none to `explain`."""
     head = Text("\n")
     head.append(f"{change.what:<9}", _STYLE[change.what]).append(f"{change.section} {change.name}", "bold")
     screen.print(head, soft_wrap=True)
@@ -104,7 +104,8 @@ def _policies(number: int, verb: str) -> str:
     return counted(number, "policy") + (f" {verb}s" if number == 1 else f" {verb}")
 
 
-def _conclude(changes: list[Change], screen: Console) -> int:
+def conclude(changes: list[Change], screen: Console) -> int:
+    """Print what the changes come to. Returns NO_NEW_ACCESS or NEW_ACCESS."""
     gained = sum(change.gained is not None for change in changes)
     opened = sum(bool(change.opens) for change in changes)
     unknown = sum(bool(change.unknown) and change.gained is None for change in changes)

@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from airgate.configuration import LOCAL
 from airgate.dev.stack import StackError, read_stack
 from airgate.engine import Caller, Denied, parse_token, validate_token
-from airgate.kv import kv_get
+from airgate.environment import EnvironmentMissing, open_environment
 from airgate.node import NodeMissing, WranglerFailed
 from airgate.policy import cases, recorded
 from airgate.policy.check import report
@@ -203,7 +204,15 @@ def explain(
         for flaw in invalid.flaws:
             typer.echo(f"{_option(flaw)}: {flaw.text}", err=True)
         status = INVALID
-    except (_StopError, RecordError, LiveError, StackError, NodeMissing, WranglerFailed) as error:
+    except (
+        _StopError,
+        RecordError,
+        LiveError,
+        StackError,
+        EnvironmentMissing,
+        NodeMissing,
+        WranglerFailed,
+    ) as error:
         typer.echo(str(error), err=True)
         status = INVALID
     raise typer.Exit(status)
@@ -276,8 +285,7 @@ def _compiled(compiled: Compiled, root: Path) -> Policies:
 
 def _live(request: Request) -> Policies:
     """What the local stack has in force, as far as the request needs it."""
-    stack = read_stack()
-    live = Live.read(lambda key: kv_get(stack, key))
+    live = Live.read(open_environment(LOCAL))
     policies, shards = live.policies(upstream_of(request))
     return Policies(Gate(policies), shards, "in force on the local stack")
 

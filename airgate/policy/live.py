@@ -1,12 +1,12 @@
-"""What is in force on the local stack, read from its KV as the gate reads it."""
+"""What is in force on a gate, read from its ledger and its KV as the gate reads it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from airgate.engine import BUNDLE, POINTER, SHARD, Bundle, load_bundle, load_pointer, load_shard, pinned
+from airgate.engine import BUNDLE, SHARD, Bundle, load_bundle, load_shard, pinned
+from airgate.environment import Environment
+from airgate.policy.ledger import read_ledger
 from airgate.policy.policyset import PolicySet
-
-Get = Callable[[str], str | None]  # the value of a key in KV
 
 
 class LiveError(Exception):
@@ -18,15 +18,21 @@ class Live:
     """The bundle in force. Its shards are read one by one: each takes a second."""
 
     bundle: Bundle
-    get: Get
+    get: Callable[[str], str | None]
 
     @classmethod
-    def read(cls, get: Get) -> "Live":
-        """Raises LiveError."""
+    def read(cls, env: Environment) -> "Live":
+        """Raises LiveError, and as Environment does."""
+        ledger = read_ledger(env)
+        named = ledger.in_force or ledger.former
+        if named is None:
+            doubt = f" that counts: {ledger.entries[0].doubt}" if ledger.entries else ""
+            raise LiveError(
+                f"The ledger of {env.name} has no entry{doubt}. Publish: airgate policy publish --env {env.name}"
+            )
         try:
-            pointer = load_pointer(_value(get, POINTER, "the pointer"))
-            text = _value(get, BUNDLE + pointer.bundle, "the bundle")
-            return cls(load_bundle(pinned(text, pointer.bundle, "the bundle")), get)
+            text = _value(env.kv_get, BUNDLE + named.bundle, "the bundle")
+            return cls(load_bundle(pinned(text, named.bundle, "the bundle")), env.kv_get)
         except ValueError as error:
             raise LiveError(f"The gate would refuse what is in KV: {error}") from None
 
@@ -42,8 +48,8 @@ class Live:
             raise LiveError(f"The gate would refuse what is in KV: {error}") from None
 
 
-def _value(get: Get, key: str, what: str) -> str:
+def _value(get: Callable[[str], str | None], key: str, what: str) -> str:
     text = get(key)
     if text is None:
-        raise LiveError(f"KV holds no {key}: {what} is missing. Publish: airgate policy publish --local")
+        raise LiveError(f"KV holds no {key}: {what} is missing. Publish again: airgate policy publish")
     return text.strip()

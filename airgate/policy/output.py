@@ -38,6 +38,20 @@ def show(grid: Table, screen: Console) -> None:
     screen.file.write("\n")
 
 
+def printable(text: str) -> str:
+    """A text that somebody else wrote, on one line and without what a terminal would obey."""
+    return "".join(
+        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(text.split())
+    )
+
+
+def shown(text: str) -> str:
+    """A message of several lines, with what somebody else wrote in it, without what a terminal would obey."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text
+    )
+
+
 def watched(items: Collection[Item], what: str) -> Iterator[Item]:
     """The items, with a bar on standard error once they take longer than a second; only at a terminal."""
     begin = time.monotonic()

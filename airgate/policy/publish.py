@@ -1,295 +1,357 @@
-"""`airgate policy publish`: compile a seed, and put it in force on a gate.
+"""`airgate policy publish`: compile a seed, show what it changes, sign it, and put it in force on a gate.
 
-Exit codes: 0 published, or nothing to publish; 1 the store can't be reached; 2 invalid, nothing written.
+Exit codes: 0 published, or nothing to publish; 1 the store can't be reached, or broke off; 2 invalid, or no key to sign
+with: nothing written; 3 refused: asked and answered no, somebody else was first, or the key isn't trusted.
 """
 
-import getpass
-import hashlib
-import json
-import os
-import tempfile
+import shlex
+import sys
 import time
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
-from airgate.dev.stack import Stack, StackError, read_stack
-from airgate.engine import BUNDLE, POINTER, SHARD, load_pointer
-from airgate.kv import BINDING, kv_get, kv_names, kv_put
-from airgate.node import PROJECT, NodeMissing, WranglerFailed, run_wrangler
-from airgate.policy import index
+from airgate import acts  # which imports this package: nothing of it is there yet when this is read
+from airgate.configuration import LOCAL
+from airgate.dev.stack import Stack
+from airgate.environment import (
+    DONE,
+    FAILED,
+    INVALID,
+    REFUSED,
+    Environment,
+    EnvironmentMissing,
+    EnvOption,
+    LocalEnvironment,
+    YesOption,
+    confirm,
+    open_environment,
+)
+from airgate.moments import ahead
+from airgate.node import NodeMissing, WranglerFailed
+from airgate.policy import cases
+from airgate.policy.changes import Comparison
 from airgate.policy.check import Folder, counted, report, summary
 from airgate.policy.compile import Compiled, StandIns, compile_folder
+from airgate.policy.diff import conclude, show_change
+from airgate.policy.findings import findings
+from airgate.policy.gate import Gate
+from airgate.policy.ledger import Entry, NotTrusted, require_trusted
+from airgate.policy.output import console, printable, shown, watched
+from airgate.policy.release import (
+    Plan,
+    Published,
+    PublishError,
+    Release,
+    Say,
+    commit_of,
+    plan,
+    policies,
+    put_in_force,
+    refuse_note,
+)
 from airgate.policy.seed import STARTER, SeedError, label
+from airgate.policy.stored import alike
+from airgate.signing_key import KeyMissing, KeyOption, SigningKey
 
-NOTE_LENGTH = 500
-LONGEST_LIST = 1000  # names; a local store lists no more, so what is missing from such a list may be there
-UNREACHABLE, INVALID = 1, 2
+__all__ = ["PublishError", "Published", "publish", "publish_local"]
 
-Say = Callable[[str], None]
+UNWRITTEN = "Nothing was written. Run the same command again."
 
-
-class PublishError(Exception):
-    """Nothing could be published. The message says why, and what to do."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """One difference between two policy sets."""
-
-    verb: str  # added | removed | changed
-    noun: str  # policy | role | upstream | issuer | time zone
-    name: str
-    members: tuple[str, ...] = ()  # of an upstream: what has changed
-
-    def __str__(self) -> str:
-        return f"{self.verb} {self.noun} {self.name}" + (
-            f": {', '.join(self.members)}" if self.members else ""
-        )
-
-
-@dataclass(frozen=True)
-class Published:
-    """What is in force now. `written` is False when the same bundle was in force before."""
-
-    sequence: int
-    bundle: str  # SHA-256 in hex
-    written: bool
-    changes: tuple[Change, ...]
-
-
-class Store(Protocol):
-    """A gate's KV namespace. All methods raise WranglerFailed and NodeMissing."""
-
-    def get(self, key: str) -> str | None: ...
-    def names(self, prefix: str) -> set[str]: ...
-    def put(self, values: Mapping[str, str]) -> None: ...
-
-
-class LocalStore:
-    """The KV of the running local stack."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-
-    def get(self, key: str) -> str | None:
-        return kv_get(self._stack, key)
-
-    def names(self, prefix: str) -> set[str]:
-        return kv_names(self._stack, prefix)
-
-    def put(self, values: Mapping[str, str]) -> None:
-        kv_put(self._stack, values)
-
-
-class RemoteStore:
-    """The KV namespace of the deployed Worker, by way of wrangler and whatever account it is logged in to."""
-
-    def get(self, key: str) -> str | None:
-        try:
-            return self._run("kv", "key", "get", key, "--text")
-        except WranglerFailed as error:
-            if "404" in str(error) or "not found" in str(error).lower():
-                return None
-            raise
-
-    def names(self, prefix: str) -> set[str]:
-        return {item["name"] for item in json.loads(self._run("kv", "key", "list", "--prefix", prefix))}
-
-    def put(self, values: Mapping[str, str]) -> None:
-        with tempfile.TemporaryDirectory(prefix="airgate-") as folder:
-            file = Path(folder) / "value"  # a bundle can be too long for a command line
-            for key, value in values.items():
-                file.write_text(value, encoding="utf-8", newline="")
-                self._run("kv", "key", "put", key, "--path", str(file))
-
-    def _run(self, *arguments: str) -> str:
-        login = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-        return run_wrangler([*arguments, "--binding", BINDING, "--remote"], home=login)
+NoteOption = Annotated[
+    str, typer.Option("--note", "--reason", help="Why, for whoever looks at the history later.")
+]
 
 
 def publish(
     directory: Folder = None,
-    local: Annotated[bool, typer.Option("--local", help="Publish to the running local stack.")] = False,
-    remote: Annotated[bool, typer.Option("--remote", help="Publish to the deployed Worker.")] = False,
-    note: Annotated[str, typer.Option(help="Why, for whoever looks at the live policy later.")] = "",
+    env: EnvOption = LOCAL,
+    note: NoteOption = "",
+    key: KeyOption = None,
+    yes: YesOption = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what it would change, and write nothing. Needs no key.")
+    ] = False,
 ) -> None:
-    """Check a policy seed and put it in force. An invalid one changes nothing."""
-    if local == remote:
-        raise typer.BadParameter(
-            "say where: --local (the running local stack) or --remote (the deployed Worker)"
-        )
+    """Check and test a policy seed, show what it changes and which new access arises, and put it in force.
+
+    Exits with 0 when it is in force; 1 when a store can't be reached; 2 when the seed is invalid or a case fails; 3
+    when it is refused. Broken off at any point, it goes on when run again.
+    """
     root = directory or STARTER
-    try:
-        if remote:
-            published = publish_remote(root, note, say=_progress)
-        else:
-            published = publish_local(root, read_stack(), note, say=_progress)
-    except SeedError as error:
-        report(error)
-        raise typer.Exit(INVALID) from None
-    except (PublishError, StackError, NodeMissing, WranglerFailed) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(UNREACHABLE) from None
-    for change in published.changes:
-        typer.echo(f"  {change}")
-    version = f"{published.bundle[:12]}, number {published.sequence}"
-    if published.written:
-        soon = "within 4 s, once KV shows it there: a minute and more" if remote else "within 4 s"
-        typer.echo(f"Published {label(root)}: bundle {version}. A running gate uses it {soon}.")
-    else:
-        typer.echo(f"Nothing changed: bundle {version} is in force already.")
+    with told(UNWRITTEN), progress() as say, ThreadPoolExecutor(1) as pool:
+        refuse_note(note)
+        environment = open_environment(env)
+        signing = None if dry_run else signing_key(environment, key)
+        in_force = pool.submit(acts.read, environment, time.time())  # takes a second, as compiling does
+        compiled = _checked(root, stand_ins(environment), say)
+        say(f"Reading what is in force on {env}")
+        planned = plan(environment, Release(compiled, note, commit_of(root)))
+        nothing = planned.nothing_new(signing)
+        if not nothing:
+            say("")
+            seed = "" if root == STARTER else label(root)
+            show_plan(environment, planned, console(), seed)
+            for text in without_effect(in_force.result(), compiled, planned.at):
+                _line(console(), text, "yellow")
+        if dry_run:
+            typer.echo("Nothing is written: this is what would happen." if not nothing else _same(planned))
+            raise typer.Exit(DONE)
+        if not nothing:
+            confirm(environment, f"Publish number {planned.ledger.next} to {env}?", yes)
+        published = put_in_force(environment, planned, signing, say)
+    conclude_publish(environment, published, signing, console())
 
 
-def _progress(text: str) -> None:
-    typer.echo(text, err=True)
-
-
-def _quiet(text: str) -> None:
-    """For callers that show progress of their own."""
-
-
-def publish_local(seed: Path, stack: Stack, note: str = "", *, say: Say = _quiet) -> Published:
+def publish_local(seed: Path, stack: Stack, note: str = "", *, say: Say = lambda _: None) -> Published:
     """Publish the seed in a folder to a local stack, whose servers stand in for what it marks with `local`.
 
-    Raises SeedError (nothing is written then), PublishError, NodeMissing and WranglerFailed.
+    Signed with the stack's key. Raises SeedError (nothing is written then), PublishError, NodeMissing, WranglerFailed.
     """
     compiled = compile_folder(seed, StandIns(stack.provider, stack.sample))
-    return publish_to(LocalStore(stack), compiled, note, say=say)
-
-
-def publish_remote(seed: Path, note: str = "", *, say: Say = _quiet) -> Published:
-    """Publish a seed to the Worker that wrangler.toml names. Raises as publish_local does."""
-    compiled = compile_folder(seed)
-    settings = tomllib.loads((PROJECT / "wrangler.toml").read_text("utf-8"))
-    namespace = next(item for item in settings["kv_namespaces"] if item["binding"] == BINDING)
-    if not namespace["id"].strip("0"):
-        raise PublishError(
-            "wrangler.toml names no KV namespace yet. Create one with "
-            "`npx wrangler kv namespace create POLICY`, and write its id under [[kv_namespaces]]."
-        )
-    # KV may answer with a value that is a minute old. The clock keeps the number rising even then.
-    return publish_to(RemoteStore(), compiled, note, least=int(time.time()), say=say)
+    try:
+        environment = LocalEnvironment(stack)
+        signing = SigningKey.read(stack.signing_key)
+    except (EnvironmentMissing, KeyMissing) as error:
+        raise PublishError(str(error)) from None
+    return publish_to(environment, compiled, note, signing, commit=commit_of(seed), say=say)
 
 
 def publish_to(
-    store: Store, compiled: Compiled, note: str, *, least: int = 1, say: Say = _quiet
+    env: Environment,
+    compiled: Compiled,
+    note: str = "",
+    key: SigningKey | None = None,
+    *,
+    commit: str = "",
+    say: Say = lambda _: None,
 ) -> Published:
-    """Put a compiled seed in force in a store, under a number of at least `least`. Raises PublishError."""
-    if len(note) > NOTE_LENGTH:
-        raise PublishError(f"The note is longer than {NOTE_LENGTH} characters. Shorten it.")
-    say(f"{summary(compiled.seed)}: valid. Reading what is in force ...")
-    now = int(time.time())
-    sequence, digest = _live_pointer(store, now)
-    wanted = _Contents(compiled.bundle, compiled.shards)
-    live = _live(store, digest, compiled.stored)
-    changes = tuple(_changes(live or _Contents({}, {}), wanted))
-    if live is not None and digest == compiled.sha256:
-        return Published(sequence, digest, False, ())
-    pointer = {
-        "format": index.FORMAT,
-        "sequence": max(sequence + 1, least),
-        "bundle": compiled.sha256,
-        "published_at": now,
-        "published_by": _publisher(),
-        "note": note,
-    }
-    text = index.canonical(pointer)
-    load_pointer(text)
-    # A shard has one content for ever, so those that the bundle in force names need not be written again.
-    there = live.bundle["shards"].values() if live is not None else ()
-    shards = {SHARD + digest: text for digest, text in compiled.stored.items() if digest not in there}
-    say(f"Writing {counted(len(shards), 'shard')}, the bundle, then the pointer to it ...")
-    # In this order: a pointer never names a bundle, nor a bundle a shard, that was not written before it.
-    store.put({**shards, BUNDLE + compiled.sha256: compiled.text, POINTER: text})
-    return Published(max(sequence + 1, least), compiled.sha256, True, changes)
+    """Put a compiled seed in force, asking nobody. Raises PublishError, NodeMissing and WranglerFailed."""
+    return put_in_force(env, plan(env, Release(compiled, note, commit)), key, say)
 
 
-def _live_pointer(store: Store, now: int) -> tuple[int, str]:
-    """The sequence number and bundle in force; (0, "") when nothing has been published."""
-    text = store.get(POINTER)
-    if text is None:
-        return 0, ""
+def stand_ins(env: Environment) -> StandIns | None:
+    """The servers that stand in for what a seed marks with `local`; only the local stack has any."""
+    return StandIns(env.stack.provider, env.stack.sample) if isinstance(env, LocalEnvironment) else None
+
+
+def signing_key(env: Environment, path: Path | None) -> SigningKey | None:
+    """The key to sign with, and that the gate believes; None: it takes what is unsigned, and no key is named.
+
+    Raises PublishError.
+    """
     try:
-        pointer = load_pointer(text.strip())
-    except ValueError:
+        if isinstance(env, LocalEnvironment):  # AIRGATE_KEY is for elsewhere
+            path = path or env.stack.signing_key
+        key = SigningKey.read(path) if env.trusted is not None else SigningKey.given(path)
+        require_trusted(env, key)
+    except KeyMissing as error:
+        raise PublishError(str(error), INVALID) from None
+    except NotTrusted as error:
+        raise PublishError(str(error), REFUSED) from None
+    return key
+
+
+def _checked(root: Path, local: StandIns | None, say: Say) -> Compiled:
+    """The seed, compiled, after its findings were shown and all of its cases passed. Raises SeedError, PublishError."""
+    compiled = compile_folder(root, local)  # which shows a bar of its own
+    say(f"Checking {label(root)}")
+    serious = sorted(finding for finding in findings(compiled) if not finding.note)
+    say("")
+    for finding in serious:
+        typer.echo(str(finding.problem), err=True)
+    gate = Gate(compiled.engine)
+    failed = 0
+    tried = cases.read(compiled, gate)
+    for case in watched(tried, "Cases"):
+        if found := cases.differences(case.expected, gate.answer(case.request)):
+            failed += 1
+            typer.echo(f"{case.place}: {case.name}")
+            for each in found:
+                typer.echo(f"  {each.what}: expected {each.expected}, came {each.came}")
+    if failed:
+        folder = "" if root == STARTER else f" {shlex.quote(label(root))}"
+        raise PublishError(
+            f"{failed} of {counted(len(tried), 'case')} failed, so nothing was written. "
+            f"To look closer: airgate policy test{folder}",
+            INVALID,
+        )
+    if not tried:
+        typer.echo(f"{label(root)} holds no cases, so nothing was tried (docs/testing-policy.md).", err=True)
+    return compiled
+
+
+def show_plan(env: Environment, planned: Plan, screen: Console, seed: str | None) -> None:
+    """Print what is in force, what would change, and which calls would be permitted that were not.
+
+    `seed`: the folder for `airgate policy explain`, empty for kv-seed; None: there is none.
+    """
+    ledger, compiled = planned.ledger, planned.release.compiled
+    _line(screen, f"{env.name}, number {ledger.next}: {_what(compiled)}", "bold")
+    _line(screen, before(planned))
+    for text in complaints(planned):
+        _line(screen, text, "yellow")
+    if planned.unread:
+        _line(screen, f"It can't be compared: {planned.unread}. What access is new isn't known.", "yellow")
+    elif planned.before is None:
+        _line(screen, "So all access is new.")
+    elif planned.before is compiled:
+        _line(screen, "It is the same policy; the row in the ledger will be new, and so will its signature.")
+    else:
+        old, new = alike(planned.before, compiled)
+        changes = Comparison(old, new, planned.at).changes(lambda asked: watched(asked, "Comparing"))
+        for change in changes:
+            show_change(change, screen, seed)
+        for other in planned.changes:
+            if other.noun == "time zone":
+                _line(screen, f"\nchanged  time zone {other.name}: its offsets are worked out anew")
+        conclude(changes, screen)
+
+
+def without_effect(stored: Iterable["acts.Stored"], compiled: Compiled, now: float) -> Iterator[str]:
+    """The acts in force that name what a policy set lacks: they do nothing while it is in force."""
+    bundle = compiled.bundle
+    names = {rule.id for rules in compiled.rules.values() for rule in rules}
+    known = {"issuer": bundle["issuers"], "role": bundle["roles"], "policy": names}
+    for one in stored:
+        if one.act is None or one.standing(now) not in (acts.Standing.IN_FORCE, acts.Standing.TO_COME):
+            continue
+        named = [*one.act.match, *one.act.to, ("role", one.act.role), ("policy", one.act.policy)]
+        lacking = [
+            f"{noun} {name}" for noun, name in named if name and noun in known and name not in known[noun]
+        ]
+        if lacking:
+            what, command = ("revocation", "revoke") if one.act.act == "revoke" else ("grant", "grant")
+            yield (
+                f"The {what} {one.id[: acts.SHOWN_ID]} will have no effect: this policy has no "
+                f"{printable(lacking[0])}. See airgate {command} list"
+            )
+
+
+def before(planned: Plan) -> str:
+    """What is in force, in a sentence."""
+    entry = planned.ledger.in_force
+    if entry is not None:
+        why = f": {entry.why}" if entry.why else ""
+        return f"In force: number {entry.number}, of {entry.by}, {ahead(entry.at, planned.at)}{why}"
+    former = planned.ledger.former
+    if former is not None:
         return (
-            now,
-            "",
-        )  # unreadable, and the gate says so too: replace it, under a higher number
-    return pointer.sequence, pointer.bundle
+            f"In force: number {former.number}, of a version without a ledger; the ledger begins after that."
+        )
+    return "Nothing is in force yet."
 
 
-@dataclass(frozen=True)
-class _Contents:
-    """A policy set as KV holds it."""
-
-    bundle: dict[str, Any]
-    shards: dict[str, str]  # texts by upstream
-
-    def named(self) -> dict[str, dict[str, Any]]:
-        """Everything that has a name, by what it is: in the order in which changes are told."""
-        policies: dict[str, list[Any]] = {}
-        zones: dict[str, Any] = {}
-        for upstream, text in sorted(self.shards.items()):
-            document = json.loads(text)
-            zones |= document["zones"]
-            for rule in index.rules(document):
-                policies.setdefault(rule.id, [rule]).append(upstream)
-        sections = {
-            "role": self.bundle.get("roles", {}),
-            "upstream": self.bundle.get("upstreams", {}),
-            "issuer": self.bundle.get("issuers", {}),
-        }
-        return {"policy": policies, **sections, "time zone": zones}
+def complaints(planned: Plan) -> Iterator[str]:
+    """What is wrong with the ledger, and what becomes of it."""
+    ledger = planned.ledger
+    for entry in ledger.entries:
+        if entry.counts:
+            break
+        yield (
+            f"Number {entry.number} of the ledger doesn't count: {entry.doubt}. Gates refuse it, and "
+            f"publishing writes number {ledger.next} above it. {suspicion(entry)}"
+        )
+    if ledger.lost and ledger.copy is not None:
+        yield (
+            f"D1 has lost rows: it ends with number {ledger.newest}, and KV has a signed copy of "
+            f"{ledger.copy.number}. Publishing goes on with number {ledger.next}."
+        )
 
 
-def _live(store: Store, digest: str, known: Mapping[str, str]) -> _Contents | None:
-    """The policy set in force, or None when it isn't there whole. `known`: shards that need not be read."""
-    text = _stored(store, BUNDLE, digest) if digest else None
-    if text is None:
-        return None
-    bundle: dict[str, Any] = json.loads(text)
-    named: dict[str, str] = bundle["shards"]
-    there = store.names(SHARD)
-    if len(there) < LONGEST_LIST and not there.issuperset(SHARD + each for each in named.values()):
-        return None
-    shards = {upstream: known.get(each) or _stored(store, SHARD, each) for upstream, each in named.items()}
-    whole = {upstream: text for upstream, text in shards.items() if text is not None}
-    return _Contents(bundle, whole) if len(whole) == len(shards) else None
+def suspicion(entry: Entry) -> str:
+    """What to make of an entry that doesn't count."""
+    if entry.pointer is None:
+        unless = ""
+    else:
+        before = (
+            "its key was trusted then"
+            if entry.signed.key
+            else "it was published before keys were trusted here"
+        )
+        unless = f"Unless {before}, "
+    text = f"{unless}somebody has written to D1 beside these commands: find out who."
+    return text[0].upper() + text[1:]
 
 
-def _stored(store: Store, kind: str, digest: str) -> str | None:
-    """The text that is stored under its SHA-256, or None when it isn't there, or isn't that text."""
-    text = (store.get(kind + digest) or "").strip()
-    return text if hashlib.sha256(text.encode("utf-8")).hexdigest() == digest else None
+def conclude_publish(env: Environment, published: Published, key: SigningKey | None, screen: Console) -> None:
+    """Print what came of it."""
+    version = f"bundle {published.bundle[:12]}"
+    if not published.written:
+        _line(screen, f"Nothing changed: number {published.sequence}, {version}, is in force already.")
+        if published.mended:
+            _line(screen, f"What was missing in KV is written: {', '.join(published.mended)}")
+        return
+    signed = f"signed by {key.name}" if key is not None else "not signed"
+    _line(screen, f"Published number {published.sequence} to {env.name}: {version}, {signed}.", "bold")
+    _line(screen, "Gates that are in use have it within seconds, others with their next call.")
+    if env.trusted is None:
+        _line(
+            screen,
+            f"{env.gate} trusts no keys, so whoever can write to D1 can publish: airgate keys trust --help",
+            "yellow",
+        )
 
 
-def _changes(before: _Contents, after: _Contents) -> Iterator[Change]:
-    """Differences by name, policies first. Of time zones only what is known of one that both have."""
-    old_names, new_names = before.named(), after.named()
-    for noun, new in new_names.items():
-        old = old_names[noun]
-        for name in sorted(old.keys() | new.keys()):
-            if name in old and name in new:
-                if old[name] != new[name]:
-                    members = _members(old[name], new[name]) if noun == "upstream" else ()
-                    yield Change("changed", noun, name, members)
-            elif noun != "time zone":
-                yield Change("added" if name in new else "removed", noun, name)
+def _same(planned: Plan) -> str:
+    return f"Nothing would change: number {planned.ledger.newest} is this very policy."
 
 
-def _members(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:
-    """The settings that differ. Of one that an older format didn't have, nothing is said."""
-    return tuple(sorted(name for name in old.keys() & new.keys() if old[name] != new[name]))
+def _what(compiled: Compiled) -> str:
+    if compiled.seed.policies:
+        return summary(compiled.seed)
+    return f"{counted(policies(compiled), 'policy')}, bundle {compiled.sha256[:12]}"
 
 
-def _publisher() -> str:
+def _line(screen: Console, text: str, style: str = "") -> None:
+    screen.print(Text(text, style), soft_wrap=True)
+
+
+@contextmanager
+def told(otherwise: str = "") -> Iterator[None]:
+    """Say what is wrong in place of a traceback, and exit as commands that write do.
+
+    `otherwise`: what to add when a store can't be read.
+    """
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return "unknown"
+        yield
+    except SeedError as error:
+        report(error, "Nothing was written.")
+        raise typer.Exit(INVALID) from None
+    except PublishError as error:
+        typer.echo(shown(str(error)), err=True)
+        raise typer.Exit(error.status) from None
+    except WranglerFailed as error:
+        typer.echo(shown("\n".join(filter(None, [str(error), otherwise]))), err=True)
+        raise typer.Exit(FAILED) from None
+    except (EnvironmentMissing, NodeMissing) as error:
+        typer.echo(shown(str(error)), err=True)
+        raise typer.Exit(FAILED) from None
+
+
+@contextmanager
+def progress() -> Iterator[Say]:
+    """Something to say with what is being done: on one line of a terminal, in lines of standard error elsewhere.
+
+    An empty text takes the line away.
+    """
+    screen = Console(stderr=True, highlight=False)
+    if not screen.is_terminal:
+        yield lambda text: print(text, file=sys.stderr) if text else None
+        return
+    status = screen.status("")
+
+    def say(text: str) -> None:
+        status.update(Text(f"{text} …", "dim"))
+        status.start() if text else status.stop()
+
+    try:
+        yield say
+    finally:
+        status.stop()

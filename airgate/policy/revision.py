@@ -12,6 +12,7 @@ from pathlib import Path
 from airgate.policy.compile import Compiled, compile_folder
 from airgate.policy.seed import SeedError, label
 from airgate.policy.words import quoted
+from airgate.signing_key import without_key
 
 
 class RevisionError(Exception):
@@ -70,7 +71,9 @@ def _locate(name: str, beside: Path) -> tuple[Path, str]:
 
 def _git(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
     try:
-        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, check=False)
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, check=False, env=without_key()
+        )
     except FileNotFoundError:
         raise RevisionError("git is not installed; name two folders instead") from None
 

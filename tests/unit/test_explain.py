@@ -11,11 +11,14 @@ import pytest
 import typer
 from hypothesis import given
 from language import SCENES, Scene
+from stores import Stores
 from typer.testing import CliRunner
-from world import canonical, inbound, pointer, rule, shards
+from world import inbound, rule, shards
 
 from airgate.engine import (
+    BUNDLE,
     EMPTY,
+    SHARD,
     Call,
     Caller,
     Decision,
@@ -34,6 +37,7 @@ from airgate.policy.live import Live, LiveError
 from airgate.policy.phrases import to_fail, to_hold
 from airgate.policy.policyset import PolicySet
 from airgate.policy.recorded import Recorded
+from airgate.policy.release import Release, plan, put_in_force
 from airgate.policy.request import Request
 from audit import describe
 
@@ -858,53 +862,54 @@ def test_a_caller_is_read_from_the_log_as_it_was(scene: Scene) -> None:
     assert came == caller._replace(identity=caller.identity._replace(claims={}, attested=attested))
 
 
-def stored(compiled: Compiled) -> dict[str, str]:
-    return {
-        "policy/current": canonical(pointer(compiled.text)),
-        f"policy/bundle/{compiled.sha256}": compiled.text,
-        **{f"policy/shard/{name}": text for name, text in compiled.stored.items()},
-    }
+def stored(compiled: Compiled) -> Stores:
+    stores = Stores()
+    put_in_force(stores, plan(stores, Release(compiled)), None)
+    stores.reads.clear()
+    return stores
 
 
 def test_what_is_in_force_decides(seed: Path) -> None:
     compiled = compile_folder(seed)
-    read: list[str] = []
-    values = stored(compiled)
-
-    def get(key: str) -> str | None:
-        read.append(key)
-        return values.get(key)
-
-    policies, texts = Live.read(get).policies("ledger")
+    stores = stored(compiled)
+    policies, texts = Live.read(stores).policies("ledger")
     answer = Gate(policies).answer(Request.read(CLOSED))
     assert answer.permit
     assert texts == {"ledger": compiled.shards["ledger"]}
-    assert len(read) == 3  # each costs a second
-    assert Live.read(get).policies("-") == (PolicySet(compiled.engine.bundle, {}), {})
+    assert len(stores.reads) == 4  # each costs a second, but for two that are made at once
+    assert Live.read(stores).policies("-") == (PolicySet(compiled.engine.bundle, {}), {})
 
 
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("policy/current", None, "KV holds no policy/current: the pointer is missing. Publish: "),
-        ("policy/current", "{}", "The gate would refuse what is in KV: pointer.format"),
-        ("policy/bundle/", None, "the bundle is missing"),
-        ("policy/bundle/", "{}", "the bundle is not the one that was named"),
-        ("policy/shard/", None, "the shard is missing"),
-        ("policy/shard/", "{}", "the shard of ledger is not the one that was named"),
+        (BUNDLE, None, "the bundle is missing"),
+        (BUNDLE, "{}", "the bundle is not the one that was named"),
+        (SHARD, None, "the shard is missing"),
+        (SHARD, "{}", "the shard of ledger is not the one that was named"),
     ],
-    ids=["no pointer", "a wrong pointer", "no bundle", "another bundle", "no shard", "another shard"],
+    ids=["no bundle", "another bundle", "no shard", "another shard"],
 )
 def test_what_is_in_force_may_be_unusable(key: str, value: str | None, said: str, seed: Path) -> None:
-    values = stored(compile_folder(seed))
+    stores = stored(compile_folder(seed))
+    kept = {name: text for name, text in stores.kv.items() if not name.startswith(key)}
+    stores.kv = kept | ({} if value is None else dict.fromkeys(stores.kv.keys() - kept.keys(), value))
     with pytest.raises(LiveError, match=re.escape(said)):
-        Live.read(lambda asked: value if asked.startswith(key) else values.get(asked)).policies("ledger")
+        Live.read(stores).policies("ledger")
+
+
+def test_without_a_ledger_nothing_is_in_force(seed: Path) -> None:
+    stores = Stores()
+    with pytest.raises(LiveError, match=r"The ledger of staging has no entry\. Publish: "):
+        Live.read(stores)
+    stores.row(1, "{}")
+    with pytest.raises(LiveError, match="has no entry that counts: it can't be read: pointer"):
+        Live.read(stores)
 
 
 def test_what_the_local_stack_has_in_force(seed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = stored(compile_folder(seed))
-    monkeypatch.setattr(explain, "read_stack", lambda: None)
-    monkeypatch.setattr(explain, "kv_get", lambda stack, key: values.get(key))
+    stores = stored(compile_folder(seed))
+    monkeypatch.setattr(explain, "open_environment", {"local": stores}.__getitem__)
     (seed / "a.yaml").write_text("not a seed", "utf-8")  # nobody looks at it
     code, output = run(seed, "--live", "--role", "reader", *READ)
     assert (code, output.splitlines()[0]) == (0, "PERMIT by read")

@@ -1,4 +1,4 @@
-"""`airgate keys`: what is made, what signs after each step, what is published, refused, and never shown."""
+"""`airgate keys assertion`: what is made, what signs after each step, what is published, refused, and never shown."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from test_assertion import DECISION, caller
 from typer.testing import CliRunner
 from world import ABSENT, run, without
 
-from airgate import keys as module
+from airgate.keys.assertion import app
 from assertion import AssertionKeys, assertion, read_keys
 from signing import SigningKey
 
@@ -24,7 +24,7 @@ ISSUER = "https://gate.example.com"
 
 
 def keys(*arguments: str | Path) -> tuple[int, str]:
-    done = CliRunner().invoke(module.app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
     return done.exit_code, done.output
 
 
@@ -219,7 +219,7 @@ def test_too_many_keys(file: Path) -> None:
     assert len(before) < 5000  # Cloudflare takes no longer secret
     code, output = keys("rotate", file)
     assert code == 2
-    assert f"airgate keys retire {file}" in output
+    assert f"airgate keys assertion retire {file}" in output
     assert file.read_bytes() == before
 
 
@@ -297,7 +297,7 @@ def test_a_file_that_holds_no_keys(tmp_path: Path, command: str, text: str, said
 def test_a_file_that_is_not_there(tmp_path: Path, command: str) -> None:
     code, output = keys(command, tmp_path / "keys.json")
     assert code == 2
-    assert "no such file. Make one: airgate keys new" in output
+    assert "no such file. Make one: airgate keys assertion new" in output
     code, output = keys(command, tmp_path)
     assert code == 2
     assert "can't be read: Is a directory" in output

@@ -1,4 +1,4 @@
-"""`airgate keys`: the keys that a gate signs assertions to upstreams with, kept in a file and handed to it as a secret.
+"""`airgate keys assertion`: the keys that a gate signs assertions to upstreams with, in a file that becomes a secret.
 
 The file is what ASSERTION_KEYS holds: {"issuer": ..., "keys": [private JWK, ...]}. The first private key signs, and all
 are published; `iat` in a key, when it was made, is for these commands alone. The gate's own code reads every file
@@ -6,11 +6,8 @@ before it is written.
 """
 
 import json
-import os
-import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm
 
 import airgate.engine  # noqa: F401  the gate's own code can be imported from here on
+from airgate.keys.file import FileRefused, create, replace
 from airgate.policy.output import console, show, table
 from airgate.policy.words import nearest
 from assertion import JWKS, LIFE, MOST_KEYS, SECRET, AssertionKeys, read_keys
@@ -38,7 +36,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="The file that `airgate keys new` has made.")]
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="The file that `airgate keys assertion new` has made.")
+]
 
 
 class Algorithm(StrEnum):
@@ -95,8 +95,12 @@ def new(
         if out == STANDARD_OUTPUT:
             typer.echo(text, nl=False)
             return
-        _create(out, text)
-    except KeysError as error:
+        create(
+            out,
+            text,
+            f"Another key for it: airgate keys assertion rotate {out}. For another gate give another name: --out FILE",
+        )
+    except (KeysError, FileRefused) as error:
         _fail(error)
     typer.echo(
         f"Written: {out} (readable by you alone; keep it out of version control, and a copy of it safe)"
@@ -120,7 +124,8 @@ def rotate(
     announce: Annotated[
         bool,
         typer.Option(
-            "--announce", help="Only publish the new key: it signs after `airgate keys rotate` once more."
+            "--announce",
+            help="Only publish the new key: it signs after `airgate keys assertion rotate` once more.",
         ),
     ] = False,
 ) -> None:
@@ -130,7 +135,7 @@ def rotate(
         announced = [one for one in held if one.state is State.ANNOUNCED]
         if announced and announce:
             raise KeysError(
-                f"{announced[0].kid} is announced already. Let it sign: airgate keys rotate {file}"
+                f"{announced[0].kid} is announced already. Let it sign: airgate keys assertion rotate {file}"
             )
         if announced and algorithm is not None:
             raise KeysError(
@@ -148,23 +153,23 @@ def rotate(
         if len(jwks) > MOST_KEYS:
             raise KeysError(
                 f"{file} has {len(held)} keys, and a gate publishes {MOST_KEYS} at most. "
-                f"Remove old ones first: airgate keys retire {file}"
+                f"Remove old ones first: airgate keys assertion retire {file}"
             )
-        _replace(file, _text(issuer, jwks))
-    except KeysError as error:
+        replace(file, _text(issuer, jwks))
+    except (KeysError, FileRefused) as error:
         _fail(error)
     if announce:
         typer.echo(f"{jwks[1]['kid']} is published from now on; {signing.kid} goes on signing.")
         then = f"""
   2. Wait until every upstream has fetched the keys again: as long as the slowest keeps them, an hour if unknown.
-  3. Let it sign: airgate keys rotate {file}"""
+  3. Let it sign: airgate keys assertion rotate {file}"""
     else:
         typer.echo(f"{jwks[0]['kid']} signs from now on; {signing.kid} stays published.")
         then = f"""
   2. Upstreams that meet an unknown kid fetch the keys again. One that doesn't refuses calls until it has: for such
      publish the key first, with --announce.
   3. Wait an hour: assertions live for {LIFE} s, but a gate of before may run on. Then retire the old key:
-     airgate keys retire {file}"""
+     airgate keys assertion retire {file}"""
     typer.echo(f"\nNext:\n  1. {_put(file)}{then}")
 
 
@@ -184,8 +189,8 @@ def retire(
             for one in held
             if one not in removed
         ]
-        _replace(file, _text(issuer, jwks))
-    except KeysError as error:
+        replace(file, _text(issuer, jwks))
+    except (KeysError, FileRefused) as error:
         _fail(error)
     for one in private:
         typer.echo(f"{one.kid} can't sign any more; it stays published.")
@@ -193,7 +198,9 @@ def retire(
         typer.echo(f"{one.kid} is gone: what it has signed is refused once upstreams fetch the keys again.")
     typer.echo(f"\nNext:\n  1. {_put(file)}")
     if private:
-        typer.echo(f"  2. When nobody can have anything more that it has signed: airgate keys retire {file}")
+        typer.echo(
+            f"  2. When nobody can have anything more that it has signed: airgate keys assertion retire {file}"
+        )
 
 
 @app.command("show")
@@ -231,17 +238,19 @@ def _leaving(file: Path, held: Sequence[Held], kid: str) -> tuple[list[Held], li
             known = ", ".join(one.kid for one in held)
             raise KeysError(f"{file} has no key {kid}{near or '.'} It has {known}.")
         if named[0].state is State.SIGNS:
-            raise KeysError(f"{kid} is what signs. Let another one sign first: airgate keys rotate {file}")
+            raise KeysError(
+                f"{kid} is what signs. Let another one sign first: airgate keys assertion rotate {file}"
+            )
         going = named[0].state is not State.REPLACED
         return ([], named) if going else (named, [])
     replaced = [one for one in held if one.state is State.REPLACED]
     retired = [one for one in held if one.state is State.RETIRED]
     if not replaced and not retired:
-        raise KeysError(f"{file} has no key that was replaced. First: airgate keys rotate {file}")
+        raise KeysError(f"{file} has no key that was replaced. First: airgate keys assertion rotate {file}")
     return (replaced, []) if replaced else ([], retired[-1:])
 
 
-def _fail(error: KeysError) -> NoReturn:
+def _fail(error: KeysError | FileRefused) -> NoReturn:
     typer.echo(str(error), err=True)
     raise typer.Exit(NOTHING) from None
 
@@ -316,7 +325,7 @@ def _read(file: Path) -> tuple[str, list[Held]]:
         text = file.read_text("utf-8")
     except FileNotFoundError:
         raise KeysError(
-            f"{file}: no such file. Make one: airgate keys new --issuer URL --out {file}"
+            f"{file}: no such file. Make one: airgate keys assertion new --issuer URL --out {file}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
@@ -342,38 +351,3 @@ def _states(jwks: Sequence[dict[str, Any]]) -> list[State]:
         else:
             states.append(State.ANNOUNCED if (_made_at(jwk) or 0) > since else State.REPLACED)
     return states
-
-
-def _create(file: Path, text: str) -> None:
-    """Write a new file that nobody else can read. Raises KeysError."""
-    try:
-        with os.fdopen(
-            os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
-        ) as output:
-            output.write(text)
-    except FileExistsError:
-        raise KeysError(
-            f"{file} is there already, and is left as it is. Another key for it: airgate keys rotate {file}. "
-            "For another gate give another name: --out FILE"
-        ) from None
-    except OSError as error:
-        raise KeysError(f"{file}: can't be written: {error.strerror}") from None
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file anew, as a whole or not at all. Raises KeysError."""
-    target = file.resolve()  # a link stays one
-    try:
-        number, name = tempfile.mkstemp(
-            prefix=f".{target.name}.", dir=target.parent
-        )  # readable by nobody else
-        try:
-            with os.fdopen(number, "w", encoding="utf-8") as output:
-                output.write(text)
-            Path(name).replace(target)
-        except OSError:
-            with suppress(OSError):
-                Path(name).unlink()
-            raise
-    except OSError as error:
-        raise KeysError(f"{file}: can't be written: {error.strerror}") from None

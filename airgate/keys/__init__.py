@@ -1,0 +1,15 @@
+"""`airgate keys`: the keys that operators sign with, and those that a gate signs assertions to upstreams with."""
+
+import typer
+
+from airgate.keys.assertion import app as assertion_app
+from airgate.keys.signing import new, show_, trust
+
+app = typer.Typer(
+    help="Make the keys that policy and access are signed with, and say which of them a gate trusts.",
+    no_args_is_help=True,
+)
+app.command("new")(new)
+app.command("show")(show_)
+app.command("trust")(trust)
+app.add_typer(assertion_app, name="assertion")
