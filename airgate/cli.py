@@ -2,7 +2,7 @@
 
 import typer
 
-from airgate import demo, deploy, issuer, keys, policy
+from airgate import demo, deploy, doctor, grant, issuer, keys, policy, revoke
 from airgate.dev import command, token
 
 app = typer.Typer(
@@ -14,6 +14,9 @@ app.command("dev")(command.dev)
 app.command("token")(token.token)
 app.command("demo")(demo.demo)
 app.command("deploy")(deploy.deploy)
+app.command("doctor")(doctor.doctor)
 app.add_typer(policy.app, name="policy")
 app.add_typer(issuer.app, name="issuer")
 app.add_typer(keys.app, name="keys")
+app.add_typer(revoke.app, name="revoke")
+app.add_typer(grant.app, name="grant")
