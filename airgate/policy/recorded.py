@@ -18,6 +18,8 @@ from airgate.policy.words import quoted
 # The gate's own pages are few, so the log needs no path for them.
 _PAGES = {"health": "/-/health", "evaluation": EVALUATION, "evaluations": EVALUATIONS}
 
+_CLASH = "credentials "  # how the detail begins when permits ask for credentials that exclude each other
+
 
 class RecordError(Exception):
     """The log can't be used, or doesn't hold the request. The message says what to do."""
@@ -45,6 +47,13 @@ class Recorded:
         return "permits" in self.event and "subject" in self.event
 
     @property
+    def permitted(self) -> bool:
+        """What policy said, whatever came of it: a rate limit or a missing header can refuse a call after that."""
+        event = self.event
+        clash = event.get("reason") == "policy.obligation" and str(event.get("detail")).startswith(_CLASH)
+        return bool(event["permits"]) and not event["forbids"] and not clash
+
+    @property
     def path(self) -> str | None:
         """As the caller sent it, less the query. None: the log doesn't hold it."""
         path: str | None = self.event.get("path")
@@ -66,6 +75,8 @@ class Recorded:
         if "subject" in event:
             words.append(f"{event['subject']} of issuer {event['issuer']}, {event['kind']}")
             words.append(f"roles: {joined(event['roles']['granted']) or 'none'}")
+            if event["roles"].get("lent"):
+                words.append(f"of these lent by a temporary grant: {joined(event['roles']['lent'])}")
             if "actor" in event:
                 words.append(f"{event['actor']} acts for it")
             if "jkt" in event:
@@ -82,10 +93,19 @@ class Recorded:
             for each in self.questions
         ]
 
+    @property
+    def lent(self) -> bool:
+        """Whether it rests on a temporary grant: decided otherwise without it, or refused before for a role named."""
+        roles = self.event["roles"]
+        return bool(
+            self.event.get("grants") or set(roles["tagged"] or ()).intersection(roles.get("lent", ()))
+        )
+
     def caller(self) -> Caller:
-        """The caller as the gate knew it then, of a request that policy was asked about."""
+        """The caller as the gate knew it then, of a request that policy was asked about; less roles lent to it."""
         event = self.event
         roles = event["roles"]
+        lent = set(roles.get("lent", ()))
         workload = {
             name: Fact(
                 tuple(fact["value"]) if isinstance(fact["value"], list) else fact["value"], fact["attested"]
@@ -96,14 +116,14 @@ class Recorded:
             event["issuer"],
             event["subject"],
             event["kind"],
-            frozenset(roles["granted"]),
+            frozenset(roles["granted"]) - lent,
             {name: fact for name, fact in workload.items() if fact.attested},
             frozenset(roles.get("unknown", ())),
             jkt=event.get("jkt"),
             actor=event.get("actor"),
         )
         tagged = tuple(roles["tagged"]) if roles["tagged"] is not None else None
-        return Caller(identity, tagged, frozenset(roles["effective"]), workload)
+        return Caller(identity, tagged, frozenset(roles["effective"]) - lent, workload)
 
     def request(self, path: str) -> Request:
         """The request, at a path as the caller sent it; without a query there, the query is unknown."""
