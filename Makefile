@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test fuzz check lint types bench bench-policy bench-tokens format lock clean \
+.PHONY: help setup demo dev test fuzz check lint types bench bench-policy bench-tokens bench-ops format lock clean \
   test-airflow demo-airflow bench-airflow lock-airflow
 
 help: ## Show this list
@@ -49,6 +49,10 @@ bench-tokens: setup ## Measure what verifying, knowing and refusing a token cost
 
 bench-policy: setup ## Measure decisions beside Cedar, Casbin and Rego (results in bench/)
 	@$(BIN)/python -m bench.decisions
+
+bench-ops: setup ## Measure how soon a publish and a revocation are in force, and how fast logs are replayed
+	@$(BIN)/python -m bench.ops
+	@$(BIN)/python -m bench.replay
 
 # Real Airflow, each version in an environment of its own below .airflow, made from its freeze when that has changed.
 test-airflow: setup ## The Airflow provider in Airflow 3.3 and 2.11, against the running gate (minutes)

@@ -17,7 +17,7 @@ import pytest
 
 from airgate.dev.signing import ALGORITHMS
 from airgate.dev.stack import LocalStack, Ports, Stack, StackError, read_stack
-from airgate.kv import kv_get, kv_put
+from airgate.environment import Conflict, LocalEnvironment, quote
 from airgate.node import PROJECT
 
 AIRGATE = [sys.executable, "-m", "airgate"]
@@ -162,10 +162,24 @@ def test_the_running_stack_can_be_found_by_its_folder(stack: Stack) -> None:
 
 
 def test_kv_holds_what_was_put(stack: Stack) -> None:
-    kv_put(stack, {"test/one": '{"ä": 1}', "test/two": "Value not found"})
-    assert kv_get(stack, "test/one") == '{"ä": 1}'
-    assert kv_get(stack, "test/two") == "Value not found"
-    assert kv_get(stack, "test/three") is None
+    env = LocalEnvironment(stack)
+    env.kv_put({"test/one": '{"ä": 1}', "test/two": "Value not found"})
+    assert env.kv_get("test/one") == '{"ä": 1}'
+    assert env.kv_get("test/two") == "Value not found"
+    assert env.kv_get("test/three") is None
+    assert env.kv_names("test/") == {"test/one", "test/two"}
+
+
+def test_d1_holds_a_row_once_whatever_its_texts_hold(stack: Stack) -> None:
+    env = LocalEnvironment(stack)
+    text = 'it\'s ä; BEGIN TRANSACTION; -- \n"?1" /*'
+    insert = f"INSERT INTO proofs VALUES ({quote(text)}, 1)"
+    assert env.d1(insert) == []
+    assert env.d1(f"SELECT proof, until FROM proofs WHERE proof = {quote(text)}") == [
+        {"proof": text, "until": 1}
+    ]
+    with pytest.raises(Conflict):
+        env.d1(insert)
 
 
 def test_a_taken_port_is_named_with_its_option(tmp_path: Path) -> None:

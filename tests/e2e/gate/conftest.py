@@ -4,11 +4,12 @@ of one's own to break, beside the session's stack."""
 import json
 import shutil
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, replace
 from email.message import Message
 from http.client import HTTPResponse
 from pathlib import Path
@@ -20,9 +21,13 @@ import pytest
 from airgate.dev.audit import AuditFile, events
 from airgate.dev.process import Process
 from airgate.dev.stack import HERE, Stack
+from airgate.engine import ACT_TYPE, HEAD, POINTER_TYPE, act_id
+from airgate.environment import LocalEnvironment
 from airgate.node import PROJECT, environment, node
+from airgate.policy.index import canonical
 from airgate.policy.publish import publish_local
 from airgate.policy.seed import STARTER
+from airgate.signing_key import SigningKey
 
 # Beside the starter set: upstreams behind which anything goes, for every reader of finance.
 LAB = """
@@ -49,6 +54,10 @@ policies:
     subject: {{roles: {{any: [finance-reader]}}}}
     target: {{upstream: [lab, impatient, hostile, gone], methods: ["*"], paths: ["/**"]}}
 """
+
+
+# Shorter than in production, so that a test needn't wait.
+QUICK = {"VIEW_REFRESH": "0.3", "VIEW_WAIT": "1.5", "VIEW_STALE": "4"}
 
 
 class Reply(NamedTuple):
@@ -190,6 +199,95 @@ def until(true: Callable[[], object], seconds: float) -> float:
     return time.monotonic() - begun
 
 
+class Site:
+    """A running gate, its KV and its D1. `gate` has call(), events() and log; see conftest.Gate."""
+
+    def __init__(self, stack: Stack, gate: Any, start: Callable[..., Any]) -> None:
+        self.gate = gate
+        self.stack = replace(stack, state=gate.state)
+        self.env = LocalEnvironment(self.stack)
+        self.key = SigningKey.read(stack.signing_key)
+        self._start = start
+
+    def another(self, **variables: str) -> Any:
+        """An isolate that has just begun, on the same stores."""
+        gate = self._start(self.gate.state, {"TRUSTED_KEYS": self.stack.trusted, **QUICK, **variables})
+        gate.wait()
+        return gate
+
+    until = staticmethod(until)
+
+    def as_stack(self, folder: Path) -> Path:
+        """A folder that commands take for a running stack's, with AIRGATE_DIR: this gate, and its stores."""
+        stack = replace(self.stack, gate=self.gate.url)
+        (folder / "stack.json").write_text(json.dumps(asdict(stack), default=str), encoding="utf-8")
+        return folder
+
+    # What somebody could do who can write to D1 and KV, and has no key. SQLite's file is the local D1 itself.
+
+    def sql(self, statement: str, *values: Any) -> list[Any]:
+        [file] = (Path(self.gate.state) / "v3/d1").glob("*/*.sqlite")
+        with closing(sqlite3.connect(file, timeout=10)) as database, database:
+            return database.execute(statement, values).fetchall()
+
+    def head(self) -> tuple[int, dict[str, Any], str, str]:
+        """The highest row of the ledger: number, document, key, signature."""
+        [row] = self.sql("SELECT * FROM pointers ORDER BY sequence DESC LIMIT 1")
+        return row[0], json.loads(row[1]), row[2], row[3]
+
+    def append(self, document: Mapping[str, Any], key: SigningKey | None, /, **row: Any) -> None:
+        """Add a row to the ledger, signed by `key`; `row` says what its columns hold instead."""
+        text = canonical(document)
+        usual = {
+            "sequence": document["sequence"],
+            "document": text,
+            "key": key.kid if key is not None else "",
+            "signature": key.sign(POINTER_TYPE, text) if key is not None else "",
+        }
+        columns = {**usual, **row}
+        self.sql("INSERT INTO pointers VALUES (?, ?, ?, ?)", *columns.values())
+
+    def act(self, key: SigningKey | None = None, **members: Any) -> str:
+        """Add an act to D1, signed by `key`. Returns its id."""
+        now = int(time.time())
+        usual = {"gate": self.env.gate, "at": now, "until": now + 600, "by": "somebody", "reason": "a test"}
+        text = canonical({**usual, **members})
+        name = act_id(text)
+        signature = key.sign(ACT_TYPE, text) if key is not None else ""
+        self.sql(
+            "INSERT INTO acts (id, act, until, document, key, signature) VALUES (?, ?, ?, ?, ?, ?)",
+            name,
+            members["act"],
+            members.get("until", now + 600),
+            text,
+            key.kid if key is not None else "",
+            signature,
+        )
+        return name
+
+    def copy_head(self) -> None:
+        """Write KV's copy of the head, as publishing does."""
+        row = self.sql("SELECT document, key, signature FROM pointers ORDER BY sequence DESC LIMIT 1")[0]
+        self.env.kv_put({HEAD: canonical(dict(zip(("document", "key", "signature"), row, strict=True)))})
+
+    # What the gate says.
+
+    def version(self, token: str, gate: Any = None) -> str:
+        """The version of the bundle that answers a call; the refusal's code when no policy has."""
+        answer = (gate or self.gate).call("/ledger/v1/entries", token=token)
+        return str(answer.headers["Airgate-Policy"] or f"@{answer.code}").rpartition("@")[2]
+
+    def told(self, event: str, gate: Any = None) -> list[dict[str, Any]]:
+        """The events of that kind in the log: bundle, act."""
+        lines = (gate or self.gate).log.read_text("utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines if line.startswith(f'{{"event":"{event}"')]
+
+    def report(self, token: str, gate: Any = None) -> dict[str, Any]:
+        """Health, for somebody who may see it."""
+        report: dict[str, Any] = (gate or self.gate).call("/-/health", token=token).json()
+        return report
+
+
 class Hostile:
     """An upstream that keeps the bytes it gets, and answers with the bytes it is told to, then closes."""
 
@@ -251,6 +349,25 @@ def publish(stack: Stack) -> Callable[..., Any]:
         )
 
     return put
+
+
+@pytest.fixture(scope="module")
+def site(
+    stack: Stack,
+    start_gate: Callable[..., Gate],
+    publish: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Site:
+    """A gate with stores of its own, which trusts the stack's key. Its policy: the starter set, and attested DAGs."""
+    seed = tmp_path_factory.mktemp("seed") / "kv-seed"
+    shutil.copytree(STARTER, seed)
+    issuer = seed / "issuers" / "company.yaml"
+    attested = "\n    attested:\n      dag: [airflow, dag_id]\n      run: [airflow, run_id]\n"
+    issuer.write_text(issuer.read_text("utf-8").rstrip() + attested, encoding="utf-8")
+    gate = start_gate(None, {"TRUSTED_KEYS": stack.trusted, **QUICK})
+    publish(seed, gate)
+    gate.wait()
+    return Site(stack, gate, start_gate)
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,10 @@ def pem(key: Any) -> str:
 def assertion_keys(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Two keys, made by the command: the second signs, the first is still published."""
     file = tmp_path_factory.mktemp("keys") / "assertion-keys.json"
-    for arguments in (["new", "--issuer", ISSUER, "--out", str(file)], ["rotate", str(file)]):
+    for arguments in (
+        ["assertion", "new", "--issuer", ISSUER, "--out", str(file)],
+        ["assertion", "rotate", str(file)],
+    ):
         assert CliRunner().invoke(keys.app, arguments).exit_code == 0
     return file.read_text("utf-8")
 

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -310,3 +312,57 @@ def test_an_issuer_may_have_to_bind_its_tokens(
         )
         headers = plain(key.proof("GET", strict + READ, bound), bound)
         assert client.get(READ, headers=headers).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def isolates(
+    stack: Stack,
+    start_gate: Callable[..., Any],
+    publish: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Any, Any]:
+    """Two isolates of a gate whose policy says `dpop_replay: strict`, on the same stores."""
+    seed = tmp_path_factory.mktemp("seed") / "kv-seed"
+    shutil.copytree(STARTER, seed)
+    issuer = seed / "issuers" / "company.yaml"
+    issuer.write_text(issuer.read_text("utf-8").rstrip() + "\n    dpop_replay: strict\n", encoding="utf-8")
+    secrets = {"TRUSTED_KEYS": stack.trusted}
+    one = start_gate(None, secrets)
+    publish(seed, one)
+    another = start_gate(one.state, secrets)
+    for gate in (one, another):
+        gate.wait()
+        assert gate.call("/-/health").json()["status"] == "ok"
+    return one, another
+
+
+def test_where_policy_is_strict_a_proof_is_used_up_for_all_isolates(
+    isolates: tuple[Any, Any], key: ProofKey, bound: str
+) -> None:
+    one, another = isolates
+    proof = key.proof("GET", "http://gate.example.com" + READ, bound)
+    assert one.call(READ, headers=plain(proof, bound)).status == 200
+    answer = another.call(READ, headers=plain(proof, bound))
+    assert answer.code == "token.proof_replayed"
+    [decision] = another.events(answer)
+    assert decision["detail"] == "at another isolate"
+    fresh = key.proof("GET", "http://gate.example.com" + READ, bound)
+    assert another.call(READ, headers=plain(fresh, bound)).status == 200
+
+
+def test_where_policy_is_strict_no_proof_counts_without_d1(
+    isolates: tuple[Any, Any], key: ProofKey, bound: str
+) -> None:
+    one, _ = isolates
+    [file] = (Path(one.state) / "v3/d1").glob("*/*.sqlite")
+    with closing(sqlite3.connect(file, timeout=10)) as database:
+        database.execute("ALTER TABLE proofs RENAME TO away")
+        database.commit()
+        answer = one.call(
+            READ, headers=plain(key.proof("GET", "http://gate.example.com" + READ, bound), bound)
+        )
+        assert (answer.status, answer.code) == (503, "state.unavailable")
+        database.execute("ALTER TABLE away RENAME TO proofs")
+        database.commit()
+    proof = key.proof("GET", "http://gate.example.com" + READ, bound)
+    assert one.call(READ, headers=plain(proof, bound)).status == 200

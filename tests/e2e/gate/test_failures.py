@@ -16,8 +16,11 @@ import pytest
 
 from airgate.dev.process import Process
 from airgate.dev.stack import HERE, Stack
-from airgate.kv import kv_get, kv_put
+from airgate.engine import BUNDLE, Signed
+from airgate.environment import LocalEnvironment
 from airgate.node import PROJECT, environment, node
+from airgate.policy.ledger import append, draft, read_ledger
+from airgate.signing_key import SigningKey
 
 Token = Callable[..., str]
 ENTRIES = "/ledger/v1/entries"
@@ -87,7 +90,10 @@ def test_a_gate_without_policy_refuses_all_and_starts_to_work_when_there_is_one(
 ) -> None:
     gate = start_gate()
     gate.wait()
-    says_little(gate.call(ENTRIES, token=reader), 503, "policy.unavailable")
+    says_little(gate.call(ENTRIES, token=reader), 503, "state.stale")  # D1 has no tables
+    env = LocalEnvironment(replace(stack, state=gate.state))
+    assert read_ledger(env).entries == []  # which makes them
+    within(3, lambda: gate.call(ENTRIES, token=reader).code == "policy.unavailable")
     says_little(gate.call(ENTRIES), 503, "policy.unavailable")
     health = gate.call("/-/health", token=token("oncall"))
     assert (health.status, health.json()) == (503, {"status": "failing"})
@@ -97,20 +103,23 @@ def test_a_gate_without_policy_refuses_all_and_starts_to_work_when_there_is_one(
     assert gate.call("/-/health").json() == {"status": "ok"}
 
     # A bundle damaged in the store, under a pointer that is whole: what was in force stays, and health says so.
-    store = replace(stack, state=gate.state)
-    pointer = json.loads(kv_get(store, "policy/current") or "")
-    bundle = kv_get(store, "policy/bundle/" + pointer["bundle"]) or ""
+    in_force = read_ledger(env).entries[0]
+    bundle = env.kv_get(BUNDLE + in_force.bundle) or ""
     other = bundle.replace("finance-publishers", "everybody-at-all")
     digest = hashlib.sha256(other.encode()).hexdigest()
-    wrong = {**pointer, "sequence": pointer["sequence"] + 1, "bundle": digest}
-    kv_put(store, {"policy/bundle/" + digest: other + " ", "policy/current": json.dumps(wrong)})
+    env.kv_put({BUNDLE + digest: other + " "})
+    number, members = in_force.number, {**in_force.document, "bundle": digest}
+    for name in ("format", "gate", "sequence", "published_by"):
+        del members[name]
+    wrong = draft(env, number + 1, SigningKey.read(stack.signing_key), members)
+    assert append(env, number, number + 1, wrong)
 
     def health_error() -> str:
         return str(gate.call("/-/health", token=token("oncall")).json()["bundle"]["error"])
 
     within(6, lambda: "not the one that was named" in health_error())
     details = gate.call("/-/health", token=token("oncall"))
-    assert (details.status, details.json()["bundle"]["sequence"]) == (200, pointer["sequence"])
+    assert (details.status, details.json()["bundle"]["sequence"]) == (200, number)
     assert gate.call(ENTRIES, token=reader).status == 200
     assert gate.call("/lab/x", token=token("sales-sync")).code == "policy.no_match"
 
@@ -119,10 +128,11 @@ def test_a_gate_without_policy_refuses_all_and_starts_to_work_when_there_is_one(
     fresh.wait()
     says_little(fresh.call(ENTRIES, token=reader), 503, "policy.unavailable")
 
-    # A pointer that is no pointer, and none at all.
-    kv_put(store, {"policy/current": '{"format":1'})
-    within(6, lambda: "not the one" not in health_error() and health_error() != "None")
+    # A row that is no pointer changes nothing.
+    assert append(env, number + 1, number + 2, Signed('{"format":1', "", ""))
+    time.sleep(2.5)  # longer than the view is taken as it is
     assert gate.call(ENTRIES, token=reader).status == 200
+    assert health_error() != "None"
 
     publish(lab_seed, gate)
     within(6, lambda: health_error() == "None")

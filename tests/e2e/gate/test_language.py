@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from airgate.dev.stack import Stack
-from airgate.kv import kv_get, kv_put
+from airgate.engine import BUNDLE, SHARD
+from airgate.environment import LocalEnvironment
+from airgate.policy.ledger import append, draft, read_ledger
+from airgate.signing_key import SigningKey
 
 NOW = datetime.now(UTC)
 PAST, FUTURE = (
@@ -235,12 +238,12 @@ def test_shards_come_and_go_with_their_bundle(
     stack: Stack, lab: Any, seed: Path, tmp_path: Path, publish: Callable[..., Any], token: Callable[..., str]
 ) -> None:
     """An upstream's policies in force are replaced whole or not at all, and a broken shard closes its upstream only."""
-    store = replace(stack, state=lab.state)
+    env = LocalEnvironment(replace(stack, state=lab.state))
     assert lab.call("/lab/open/x", token=token()).status == 200
     text = (seed / "seed.yaml").read_text(encoding="utf-8")
     (tmp_path / "seed.yaml").write_text(text.replace("id: open\n", "id: opened\n"), encoding="utf-8")
-    in_force = json.loads(kv_get(store, "policy/current") or "")
-    bundle = json.loads(kv_get(store, "policy/bundle/" + in_force["bundle"]) or "")
+    in_force = read_ledger(env).entries[0]
+    bundle = json.loads(env.kv_get(BUNDLE + in_force.bundle) or "")
     publish(tmp_path, lab)
 
     def policies() -> list[str]:
@@ -252,19 +255,22 @@ def test_shards_come_and_go_with_their_bundle(
         time.sleep(0.1)
 
     # The next bundle's shard for an upstream in use is damaged: all of that bundle is refused.
-    newest = json.loads(kv_get(store, "policy/current") or "")
-    current = json.loads(kv_get(store, "policy/bundle/" + newest["bundle"]) or "")
+    newest = read_ledger(env).entries[0]
+    current = json.loads(env.kv_get(BUNDLE + newest.bundle) or "")
     assert current["shards"]["lab"] != bundle["shards"]["lab"]
     assert current["shards"]["spare"] == bundle["shards"]["spare"]
-    kv_put(store, {"policy/shard/" + bundle["shards"]["lab"]: "damaged"})
-    kv_put(store, {"policy/current": json.dumps({**in_force, "sequence": newest["sequence"] + 1})})
+    env.kv_put({SHARD + bundle["shards"]["lab"]: "damaged"})
+    number, members = newest.number + 1, in_force.document
+    for name in ("format", "gate", "sequence", "published_by"):
+        del members[name]
+    assert append(env, newest.number, number, draft(env, number, SigningKey.read(stack.signing_key), members))
     time.sleep(2.5)
     lab.call("/lab/open/x", token=token())
     time.sleep(1)
     assert policies() == ["opened"]
 
     # A shard that nobody asked for until now, damaged as well: its upstream is closed, and nothing else.
-    kv_put(store, {"policy/shard/" + bundle["shards"]["spare"]: "damaged"})
+    env.kv_put({SHARD + bundle["shards"]["spare"]: "damaged"})
     refused = lab.call("/spare/x", token=token())
     assert (refused.status, refused.code, refused.json()["retryable"]) == (503, "policy.unavailable", True)
     assert policies() == ["opened"]
