@@ -210,7 +210,7 @@ def test_without_d1_the_view_is_used_until_it_is_stale(site: Any, reader: str, o
         codes.setdefault(site.version(reader), time.monotonic() - begun)
         time.sleep(0.1)
     assert list(codes) == [version, "state.stale"]
-    assert codes["state.stale"] > 2.5  # what is left of 4 s
+    assert codes["state.stale"] > 1.5  # what is left of 4 s, less what a busy machine takes
     answer = site.gate.call("/ledger/v1/entries", token=reader)
     assert (answer.status, answer.json()["retryable"]) == (503, True)
     assert site.gate.call("/-/health").json()["status"] == "failing"
