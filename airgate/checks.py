@@ -48,10 +48,10 @@ PERMISSIONS = (
 
 
 class Outcome(StrEnum):
-    """What came of a check. TODO stands for a failure that a deployment is about to put right, or can go on without."""
+    """What came of a check. TO_DO: a failure that a deployment is about to put right, or can go on without."""
 
     OK = "ok"
-    TODO = "to do"
+    TO_DO = "to do"
     WARNING = "warning"
     UNKNOWN = "not checked"
     FAILED = "failed"

@@ -110,7 +110,7 @@ def _examined(configuration: Configuration, seed: Path) -> Examination:
     examination = Examination(configuration, seed)
     checks = examination.run()
     tell(
-        check._replace(outcome=Outcome.TODO) if check.passable and check.outcome is Outcome.FAILED else check
+        check._replace(outcome=Outcome.TO_DO) if check.passable and check.outcome is Outcome.FAILED else check
         for check in checks
     )
     blocking = {check.outcome for check in checks if not check.passable}
