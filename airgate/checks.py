@@ -22,7 +22,7 @@ from airgate.configuration import (
     environments,
     read_configuration,
 )
-from airgate.engine import BUNDLE, MAY_GRANT, MAY_PUBLISH, load_bundle, pinned, read_trusted
+from airgate.engine import AUDIT_KEY, BUNDLE, MAY_GRANT, MAY_PUBLISH, load_bundle, pinned, read_trusted
 from airgate.environment import EnvironmentMissing, open_environment
 from airgate.node import PROJECT, NodeMissing, WranglerFailed, node, wrangler
 from airgate.policy.check import counted, summary
@@ -304,6 +304,16 @@ class Examination:
     def _secrets(self) -> Iterator[Check]:
         this, compiled = self.configuration, self.facts.compiled
         held = self._account.secrets()
+        env = "" if this.env == PRODUCTION else f" --env {this.env}"
+        if AUDIT_KEY in (held or set()):
+            yield Check(AUDIT_KEY, Outcome.OK, "the audit log is signed")
+        else:
+            yield Check(
+                AUDIT_KEY,
+                Outcome.WARNING,
+                "The Worker lacks it, so nothing proves that its audit log is whole.",
+                f"`airgate keys audit new`, then `npx wrangler secret put {AUDIT_KEY}{env}`",
+            )
         if compiled is None:
             yield Check(
                 "secrets",
@@ -318,7 +328,6 @@ class Examination:
         if not self.facts.lacking:
             yield Check("secrets", Outcome.OK, ", ".join(sorted(wanted)) or "policy needs none")
             return
-        env = "" if this.env == PRODUCTION else f" --env {this.env}"
         yield Check(
             "secrets",
             Outcome.FAILED,

@@ -49,6 +49,7 @@ from headers import Rule as HeaderRule
 from headers import passes as _passes
 from headers import sendable, settable
 from identity import KIND, KINDS, LONGEST_SUBJECT, SCOPE, Grant, Mapping, act, identify
+from journal import KEY as AUDIT_KEY
 from keys import ALGORITHMS, Key, Keyring, read_key, refuse_foreign
 from keys import LIMIT as KEYS_LIMIT
 from keys import TIMEOUT as KEYS_TIMEOUT
@@ -100,6 +101,7 @@ __all__ = [
     "ACT_TYPE",
     "ALGORITHMS",
     "ANSWERS",
+    "AUDIT_KEY",
     "BUNDLE",
     "BY",
     "CONFIGURATION",

@@ -43,8 +43,11 @@ async def admit(
         record.bundle, record.sequence = bundle.version, state.sequence
         caller = await _authenticate(record, bundle, state, ports, proven)
         proven = True  # the same token again: its proof has been used up
-        shard = state.held(bundle, target.upstream)
-        if shard is None:
+        shard, counters = state.held(bundle, target.upstream), state.telemetry.counters
+        if shard is not None:
+            counters.shard_hits += 1
+        else:
+            counters.shard_misses += 1
             shard = await state.shard(bundle, target.upstream, ports)
         if state.bundle is bundle or state.bundle is None:
             refuse_revoked(caller, state, ports)
@@ -87,12 +90,16 @@ async def _authenticate(
     headers, now = record.inbound.headers, record.inbound.received_at
     token, scheme = tokens.presented(headers)
     seen = state.verified.recall(token, now)
+    counters = state.telemetry.counters
     if seen is None:
+        counters.token_misses += 1
         seen = await _verify(token, bundle, state, ports, now)
         state.remember(token, seen, bundle)
-    elif seen.keyring.stale(now):
-        seen.keyring.claim(now)
-        ports.defer(seen.keyring.refresh(ports.fetch, now))
+    else:
+        counters.token_hits += 1
+        if seen.keyring.stale(now):
+            seen.keyring.claim(now)
+            ports.defer(seen.keyring.refresh(ports.fetch, now))
     try:
         if seen.binding is None:
             dpop.refuse_unbound(scheme, headers)
@@ -103,7 +110,7 @@ async def _authenticate(
             caller, record.described = state.verified.acts(seen, headers)
         else:  # not remembered with the token: grants come and end without it
             caller = act(access.with_roles(seen.identity, lent), headers)._replace(lent=lent)
-            record.described = audit.describe(caller)
+            record.described = audit.describe(caller, record.names)
         if caller.tagged is None and seen.identity.must_tag:
             raise Denied(Reason.ROLE_REQUIRED)
     except Denied:
@@ -145,6 +152,10 @@ async def _verify(token: str, bundle: Bundle, state: State, ports: Ports, now: f
     key = await keyring.verify(
         unverified, issuer.rules.algorithms, ports.fetch, ports.verify, now, ports.last
     )
+    if keyring.news is not None:
+        added, removed = keyring.news
+        keyring.news = None
+        ports.log(audit.keys_event(now, "issuer", unverified.issuer, added, removed))
     subject, until = tokens.validate(unverified, issuer.rules, now)
     identity = identify(unverified.claims, subject, issuer.mapping)
     bound = None

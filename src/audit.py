@@ -1,7 +1,8 @@
 """Audit events: one decision for every request, written before any effect, and one outcome for every forwarded call.
 
-Each event is one line of JSON. Tokens, secrets, bodies and query strings are never in it, and a path only where
-its upstream opted in: paths hold secrets and people.
+Each event is one line of JSON in ASCII (airgate/audit/event.schema.json). Tokens, secrets, bodies and values of queries
+are never in it, and a path only where its upstream opted in: paths hold secrets and people. Its place in the log is
+added by journal.py.
 
 Both lines are on the path of every request, so they are written out field by field: a general encoder takes three
 times as long. Everything that comes from outside goes through `_text` or `_texts`.
@@ -9,16 +10,26 @@ times as long. Everything that comes from outside goes through `_text` or `_text
 
 import functools
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Container, Iterable, Mapping
 from datetime import UTC, datetime
 from json.encoder import encode_basestring_ascii as _quote
+from typing import Any
 
+import query
+import traceparent
+from document import read_object
 from model import Caller, Decision, Denied, Fact, Inbound, Reason, Target
 from obligations import Obligations
+from pseudonym import PLAIN, Names
+from traceparent import Trace
 
-SCHEMA = 1
+SCHEMA = 2
 LONGEST = 512  # characters of a value that comes from outside
 MOST = 100  # entries of a list that comes from outside
+BOUND = 7900  # bytes of an event: with its place in the log it stays below 8 KB
+_NAMED = re.compile(r"[a-z0-9.-]{1,24}")  # what may be told of an upstream that there is not
+NOWHERE = ',"worker":{"location":null,"version":null}'
 
 
 def _text(value: str | None, longest: int = LONGEST) -> str:
@@ -46,17 +57,18 @@ def _fact(name: str, fact: Fact) -> str:
     return f'"{name}":{{"value":{value},"attested":{"true" if fact.attested else "false"}}}'
 
 
-def describe(caller: Caller) -> str:
+def describe(caller: Caller, names: Names = PLAIN) -> str:
     """The part of a decision event that names the caller and the task it speaks for."""
     identity = caller.identity
+    subject, actor = names.of(identity.issuer, identity.subject), identity.actor
     return (
-        f',"issuer":{_text(identity.issuer)},"subject":{_text(identity.subject)},"kind":{_text(identity.kind)}'
+        f',"issuer":{_text(identity.issuer)},"subject":{_text(subject)},"kind":{_text(identity.kind)}'
         f',"roles":{{"granted":{_texts(sorted(identity.granted))},"tagged":{_texts(caller.tagged)}'
         f',"effective":{_texts(sorted(caller.effective))}'
         + (f',"unknown":{_texts(sorted(identity.unknown))}' if identity.unknown else "")
         + (f',"lent":{_texts(sorted(caller.lent.roles))}' if caller.lent is not None else "")
         + "}"
-        + (f',"actor":{_text(identity.actor)}' if identity.actor else "")
+        + (f',"actor":{_text(names.of(identity.issuer, actor))}' if actor else "")
         + (f',"jkt":{_text(identity.jkt)}' if identity.jkt else "")
         + (f',"token_id":{_text(identity.token_id)}' if identity.token_id else "")
         + ',"workload":{'
@@ -65,22 +77,26 @@ def describe(caller: Caller) -> str:
     )
 
 
-def _outline(caller: Caller) -> str:
+def _outline(caller: Caller, names: Names) -> str:
     """As `describe`, but short whatever it says: there may be many of these for one request."""
     identity = caller.identity
+    subject = names.of(identity.issuer, identity.subject)
     facts = [
         _fact(name, fact._replace(value=fact.value[:64]))
         for name in ("dag", "task", "run")
         if (fact := caller.workload.get(name)) is not None
     ]
     return (
-        f',"issuer":{_text(identity.issuer)},"subject":{_text(identity.subject, 256)},"kind":{_text(identity.kind)}'
+        f',"issuer":{_text(identity.issuer)},"subject":{_text(subject, 256)},"kind":{_text(identity.kind)}'
         f',"roles":{_texts(sorted(caller.effective)[:16])},"workload":{{{",".join(facts)}}}'
     )
 
 
-def _head(event: str, now: float, request_id: str) -> str:
-    return f'{{"event":"{event}","schema":{SCHEMA},"time":"{timestamp(now)}","request_id":"{request_id}"'
+def _head(event: str, now: float, request_id: str, trace_id: str) -> str:
+    return (
+        f'{{"event":"{event}","schema":{SCHEMA},"time":"{timestamp(now)}","request_id":"{request_id}"'
+        f',"trace_id":"{trace_id}"'
+    )
 
 
 def _ruling(decision: Decision) -> str:
@@ -112,6 +128,11 @@ def _ruled(
     return line
 
 
+def worker(location: str | None, version: str | None) -> str:
+    """The part of a decision event that says where it was made, and by which version of the Worker."""
+    return f',"worker":{{"location":{_text(location, 8)},"version":{_text(version, 64)}}}'
+
+
 def where(error: Exception) -> str:
     """An unforeseen error for the audit log: its kind and place, never its text, which may quote a secret."""
     trace = error.__traceback__
@@ -127,6 +148,7 @@ class Record:
     __slots__ = (
         "bundle",
         "cors",
+        "counted",
         "country",
         "credential",
         "decision",
@@ -136,17 +158,28 @@ class Record:
         "inbound",
         "justification",
         "keyed",
+        "known",
         "log_path",
+        "log_query",
+        "names",
         "note",
         "page",
         "sequence",
         "target",
+        "trace",
         "tries",
         "url",
+        "worker",
     )
 
-    def __init__(self, inbound: Inbound) -> None:
+    def __init__(
+        self, inbound: Inbound, worker: str = NOWHERE, names: Names = PLAIN, trace: Trace | None = None
+    ) -> None:
         self.inbound = inbound
+        self.trace = trace or traceparent.read(inbound.headers, inbound.request_id)
+        self.worker = worker
+        self.known: Container[str] = ()  # names of upstreams
+        self.names = names
         self.url = (
             inbound.url
         )  # as it reached the gate; of a check, `inbound` is the request that it is about
@@ -156,6 +189,8 @@ class Record:
         self.bundle: str | None = None
         self.sequence: int | None = None
         self.log_path = False
+        self.log_query: frozenset[str] = frozenset()  # names of parameters whose values may be on record
+        self.counted = ""  # the upstream's name as the counters have it
         self.country: str | None = None  # of the client, where policy asks for it
         self.evaluations: list[str] = []  # lines about the questions that this request asks
         self.justification = ""  # why, in the caller's words, where policy asks for it
@@ -176,15 +211,15 @@ class Record:
                 headers["airgate-policy"] = f"{decision.policies[0]}@{self.bundle}"
         return headers
 
-    def decided(self, denied: Denied | None) -> str:
-        """The decision event, as the line to be written."""
+    def decided(self, denied: Denied | None, now: float) -> str:
+        """The decision event."""
         inbound, target, decision = self.inbound, self.target, self.decision
-        line = _head("decision", inbound.received_at, inbound.request_id)
+        line = _head("decision", inbound.received_at, inbound.request_id, self.trace.trace_id)
         if denied is None:
             line += f',"decision":"permit","reason":null,"detail":{_text(self.note or None)}'
         else:
             line += f',"decision":"deny","reason":"{denied.reason}","detail":{_text(denied.detail or None)}'
-        line += f',"method":{_text(inbound.method, 16)},"upstream":{_text(target.upstream if target else None, 64)}'
+        line += f',"method":{_text(inbound.method, 16)},"upstream":{_text(self._upstream(), 64)}'
         if decision is not None:
             line += _ruling(decision)
         line += (
@@ -201,77 +236,234 @@ class Record:
             line += f',"credential":{_text(self.credential, 64)}'
         if self.page:
             line += f',"page":{_text(self.page)}'
-        if target is not None and self.log_path:
-            line += f',"path":{_text(target.path, 1024)}'
-        return line + "}"
+        if target is not None:
+            if self.log_path:
+                line += f',"path":{_text(target.path, 1024)}'
+            if target.query:
+                line += f',"query":{query.told(target.query, self.log_query)}'
+        if (size := _size(inbound.headers.get("content-length"))) is not None:
+            line += f',"request_bytes":{size}'
+        return f'{line},"gate_ms":{_milliseconds(now - inbound.received_at)}{self.worker}}}'
+
+    def _upstream(self) -> str | None:
+        """Where the request wants to go, as far as that is a name: anything may stand first in a path."""
+        if self.target is None:
+            return None
+        name = self.target.upstream
+        return name if name in self.known or _NAMED.fullmatch(name) else "?"
 
     def evaluated(
         self, number: int, target: Target, caller: Caller, decision: Decision, grants: tuple[str, ...] = ()
     ) -> str:
         """The evaluation event: one question of those that this request asks, and what policy says of it."""
         return (
-            f"{_head('evaluation', self.inbound.received_at, self.inbound.request_id)}"
+            f"{_head('evaluation', self.inbound.received_at, self.inbound.request_id, self.trace.trace_id)}"
             f',"number":{number},"decision":"{"permit" if decision.permit else "deny"}"'
             f',"reason":{_text(decision.reason)},"method":{_text(target.method, 64)}'
             f',"upstream":{_text(target.upstream, 128)}'
-            f'{_ruling(decision)},"bundle":{_text(self.bundle)}{_outline(caller)}'
+            f'{_ruling(decision)},"bundle":{_text(self.bundle)}{_outline(caller, self.names)}'
             + (f',"grants":{_texts(grants)}}}' if grants else "}")
         )
 
-    def ended(self, now: float, result: str, status: int | None, sent_at: float, detail: str = "") -> str:
-        """The outcome event: how the upstream took the call. `result`: answered, or why not."""
+    def ended(
+        self,
+        now: float,
+        result: str,
+        status: int | None,
+        sent_at: float,
+        detail: str = "",
+        length: str | None = None,
+    ) -> str:
+        """The outcome event: how the upstream took the call. `result`: answered, or why not.
+
+        `length`: the answer's Content-Length, if it has one.
+        """
+        size = _size(length)
         return (
-            f"{_head('outcome', now, self.inbound.request_id)}"
+            f"{_head('outcome', now, self.inbound.request_id, self.trace.trace_id)}"
             f',"upstream":{_text(self.target.upstream if self.target else None, 64)}'
             f',"result":{_text(result)},"detail":{_text(detail or None)}'
-            f',"status":{"null" if status is None else status},"upstream_ms":{max(0, round((now - sent_at) * 1000))}'
-            + (f',"tries":{self.tries}}}' if self.tries > 1 else "}")
+            f',"status":{"null" if status is None else status},"upstream_ms":{_milliseconds(now - sent_at)}'
+            + (f',"tries":{self.tries}' if self.tries > 1 else "")
+            + ("}" if size is None else f',"response_bytes":{size}}}')
         )
 
 
+def _milliseconds(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
+
+
+def _size(length: str | None) -> int | None:
+    """What a Content-Length says (RFC 9110 §8.6); None where there is none that can be read."""
+    if length is None or not (length.isascii() and length.isdigit() and len(length) <= 15):
+        return None
+    return int(length)
+
+
+def _event(event: str, now: float, members: Mapping[str, Any]) -> str:
+    """An event that is rare enough for a general encoder."""
+    told = {"event": event, "schema": SCHEMA, "time": timestamp(now), **members}
+    return json.dumps(told, separators=(",", ":"))
+
+
 def bundle_event(
-    now: float, result: str, detail: str, bundle: str | None, sequence: int | None, by: str = ""
+    now: float,
+    result: str,
+    detail: str,
+    bundle: str | None,
+    sequence: int | None,
+    by: str = "",
+    of: int | None = None,
 ) -> str:
-    """A change of policy, or a failure to read it, as this isolate saw it. `result`: loaded or refused."""
-    return json.dumps(
-        {
-            "event": "bundle",
-            "schema": SCHEMA,
-            "time": timestamp(now),
-            "result": result,
-            "detail": detail[:LONGEST] or None,
-            "bundle": bundle,
-            "sequence": sequence,
-            "by": by[:LONGEST] or None,
-        },
-        separators=(",", ":"),
-    )
+    """A change of policy, or a failure to read it, as this isolate saw it. `result`: loaded or refused.
+
+    `by`: whose signature it has. `of`: the number that it goes back to, for a rollback.
+    """
+    action = None if result != "loaded" else "publish" if of is None else "rollback"
+    members = {
+        "result": result,
+        "action": action,
+        "of": of,
+        "detail": detail[:LONGEST] or None,
+        "bundle": bundle,
+        "sequence": sequence,
+        "by": by[:LONGEST] or None,
+    }
+    return _event("bundle", now, members)
 
 
-def act_event(now: float, result: str, name: str, detail: str, document: str) -> str:
+def act_event(now: float, result: str, name: str, detail: str, document: str, names: Names = PLAIN) -> str:
     """A revocation, a grant, or the end of one, as this isolate learnt it. `result`: known or refused."""
-    return json.dumps(
-        {
-            "event": "act",
-            "schema": SCHEMA,
-            "time": timestamp(now),
-            "result": result,
-            "id": name,
-            "detail": detail[:LONGEST] or None,
-            "act": document[: 2048 if result == "known" else LONGEST],
+    action, text = _act(document, names, result == "known")
+    members = {
+        "result": result,
+        "action": action,
+        "id": name,
+        "detail": detail[:LONGEST] or None,
+        "act": text[: 2048 if result == "known" else LONGEST],
+    }
+    return _event("act", now, members)
+
+
+def _act(document: str, names: Names, known: bool) -> tuple[str | None, str]:
+    """What an act does, and its text as the log may have it. Of one that doesn't count nobody can tell who is in it."""
+    try:
+        act = read_object(document.encode("utf-8"), limit=4 * LONGEST, depth=3)
+    except ValueError:
+        return None, "" if names is not PLAIN else document
+    action = act.get("act")
+    if names is not PLAIN and (names.error or not known):
+        document = ""
+    elif names is not PLAIN:
+        for members in (act, act.get("match"), act.get("to")):
+            if isinstance(members, dict) and isinstance(subject := members.get("subject"), str):
+                issuer = members.get("issuer")
+                members["subject"] = names.of(issuer if isinstance(issuer, str) else "", subject)
+        document = json.dumps(act, separators=(",", ":"), ensure_ascii=False)
+    return action if action in ("revoke", "lift", "grant", "end") else None, document
+
+
+def opening_event(
+    now: float,
+    gate: str,
+    location: str | None,
+    version: str | None,
+    keys: Mapping[str, Any],
+    names: Names,
+) -> str:
+    """The first event of a chain: which isolate this is. `keys`: the ids of those that it has."""
+    members = {
+        "gate": gate[:LONGEST],
+        "worker": {
+            "location": location[:8] if location is not None else None,
+            "version": version[:64] if version is not None else None,
         },
-        separators=(",", ":"),
-    )
+        "keys": keys,
+        "subjects": "plain" if names is PLAIN else "pseudonym",
+    }
+    return _event("opening", now, members)
 
 
-def lost_event(now: float, request_id: str, kind: str) -> str:
+def keys_event(now: float, of: str, issuer: str | None, added: list[str], removed: list[str]) -> str:
+    """Another set of keys than before. `of`: audit, trusted, assertion, or issuer, and then whose."""
+    members = {
+        "of": of,
+        "issuer": issuer,
+        "added": [kid[:128] for kid in added[:16]],
+        "removed": [kid[:128] for kid in removed[:16]],
+    }
+    return _event("keys", now, members)
+
+
+def checkpoint_event(now: float, document: str, key: str, signature: str) -> str:
+    """A signed statement of how far the chain has come (chain.py)."""
+    return _event("checkpoint", now, {"document": document, "key": key, "signature": signature})
+
+
+def register_event(now: float, number: int) -> str:
+    """The chain's row in the register was there, and is gone."""
+    return _event("register", now, {"result": "missing", "number": number})
+
+
+def lost_event(now: float, request_id: str, trace_id: str, kind: str) -> str:
     """The outcome event of an answer that could not be handed to the caller, beside the one that says how it came."""
-    return f'{_head("outcome", now, request_id)},"result":"lost","detail":{_text(kind)}}}'
+    return f'{_head("outcome", now, request_id, trace_id)},"result":"lost","detail":{_text(kind)}}}'
 
 
 def crash_event(now: float, request_id: str, kind: str) -> str:
     """The decision event of a request that could not even be read."""
     return (
-        f"{_head('decision', now, request_id)}"
+        f"{_head('decision', now, request_id, request_id)}"
         f',"decision":"deny","reason":{_text(Reason.INTERNAL)},"detail":{_text(kind)}}}'
     )
+
+
+# Those that say which event it is, or are matched by others, stay whole; each is short.
+_WHOLE = frozenset(
+    {
+        "event",
+        "schema",
+        "time",
+        "request_id",
+        "trace_id",
+        "decision",
+        "reason",
+        "result",
+        "action",
+        "id",
+        "bundle",
+    }
+    | {"document", "key", "signature"}
+)
+# Characters of a text, entries of a list, members of an object; however much there is, the last is short enough.
+_CUTS = ((160, 24, 100), (64, 8, 32), (24, 2, 16), (8, 1, 8))
+
+
+def fitted(event: str) -> str:
+    """The event, within BOUND: of one that is longer, long texts and lists are shortened, and named in `cut`."""
+    if len(event) <= BOUND:
+        return event
+    members = json.loads(event)
+    cut: list[str] = []
+    for longest, most, members_of in _CUTS:
+        for name, value in members.items():
+            if name in _WHOLE or (shorter := _shorter(value, longest, most, members_of)) == value:
+                continue
+            members[name] = shorter
+            if name not in cut:
+                cut.append(name)
+        event = json.dumps({**members, "cut": cut}, separators=(",", ":"))
+        if len(event) <= BOUND:
+            break
+    return event
+
+
+def _shorter(value: Any, longest: int, most: int, members: int) -> Any:
+    if isinstance(value, str):
+        return value[:longest]
+    if isinstance(value, list):
+        return [_shorter(one, longest, most, members) for one in value[:most]]
+    if isinstance(value, dict):
+        some = list(value.items())[:members]
+        return {name[:64]: _shorter(one, longest, most, members) for name, one in some}
+    return value

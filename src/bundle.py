@@ -41,6 +41,7 @@ class Pointer(NamedTuple):
     published_at: float
     gate: str = ""  # the gate that it is for
     by: str = ""  # who has published it
+    of: int | None = None  # the number that it goes back to
 
 
 class Bundle(NamedTuple):

@@ -15,6 +15,7 @@ import headers
 import traceparent
 from model import EMPTY_SEGMENT, ENCODED_SLASH, Denied, Inbound, Outbound, Reason, Target
 from policy import METHODS
+from traceparent import Trace
 from upstream import Upstream
 
 MAX_URL = 8192  # characters
@@ -119,12 +120,12 @@ def refuse_unsendable(inbound: Inbound) -> None:
         raise Denied(Reason.REQUEST_GRPC)
 
 
-def outbound(inbound: Inbound, target: Target, upstream: Upstream) -> Outbound:
+def outbound(inbound: Inbound, target: Target, upstream: Upstream, trace: Trace) -> Outbound:
     """The call that goes to the upstream for an approved request, less what the gate shows of itself."""
     sent = headers.passing(inbound.headers, upstream.rule)
     if upstream.set_headers:
         sent.update(upstream.set_headers)
-    sent.update(traceparent.context(inbound.headers, inbound.request_id))
+    sent.update(traceparent.written(trace, inbound.request_id))
     if upstream.forwarded:
         sent.update(
             forwarded.told(inbound.headers.get("cf-connecting-ip"), origin(inbound.url), target.upstream)

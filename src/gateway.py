@@ -1,5 +1,6 @@
 """One request, end to end: the pipeline that every call goes through, in this order."""
 
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -17,6 +18,7 @@ import location
 import oauth
 import pages
 import problem
+import telemetry
 import tokens
 from bundle import Bundle
 from credential import Own
@@ -37,7 +39,7 @@ from state import State
 from upstream import Upstream
 
 
-class Ports(pages.Ports, delivery.Ports, Protocol):
+class Ports(pages.Ports, delivery.Ports, telemetry.Ports, Protocol):
     """What the pipeline needs of the outside world. `worker.py` has the real ones."""
 
 
@@ -47,7 +49,8 @@ _MAY_HAVE_ACTED = frozenset({Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_TIMEOU
 
 async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Relay:
     """Answer one request. Exactly one decision line is logged, before anything is forwarded. Never raises."""
-    record = audit.Record(inbound)
+    journal, observed = state.journal, state.telemetry
+    record = audit.Record(inbound, journal.worker, journal.names, observed.begin(inbound, ports))
     denied: Denied | None = None
     page: Refusal | None = None
     dialect = authz.dialect(inbound.url)
@@ -73,16 +76,21 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
     except Exception as error:  # a mistake of ours must refuse, and be on record like any refusal
         denied = Denied(Reason.INTERNAL, audit.where(error))
 
-    ports.log(record.decided(denied))
+    if state.bundle is not None:
+        record.known = state.bundle.upstreams
+    ports.log(record.decided(denied, _now(inbound, ports)))
     for line in record.evaluations:
         ports.log(line)
+    observed.decided(record, denied, state.bundle)
     if denied is not None:
-        answer = _refusal(denied, record, decided="deny")
-        return answer if dialect is None else authz.refused(dialect, answer)
+        page = _refusal(denied, record, decided="deny")
+        if dialect is not None:
+            page = authz.refused(dialect, page)
     if page is not None:
+        observed.answered(record, page.status, _now(inbound, ports), denied)
         return page
 
-    sent_at, upstream = ports.now(), approved.upstream
+    sent_at, upstream = _now(inbound, ports), approved.upstream
     try:
         sending.refuse = partial(admission.refuse_revoked, approved.caller, state, ports)
         if upstream.assertion:
@@ -90,13 +98,25 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
         reply = await sending.send(ports)
         record.tries = sending.sent
         relay = _relay(record, reply, upstream, target, ports)
+        length = ports.header(reply, "content-length")
     except Exception as error:
         failed = error if isinstance(error, Denied) else Denied(Reason.INTERNAL, audit.where(error))
-        result, record.tries = failed.reason.rpartition(".")[2], sending.sent
-        ports.log(record.ended(ports.now(), result, None, sent_at, failed.detail))
-        return _refusal(failed, record)
-    ports.log(record.ended(ports.now(), "answered", reply.status, sent_at))
+        result, record.tries, now = failed.reason.rpartition(".")[2], sending.sent, _now(inbound, ports)
+        ports.log(record.ended(now, result, None, sent_at, failed.detail))
+        answer = _refusal(failed, record)
+        observed.forwarded(record, answer.status, now, upstream, sent_at, result, failed)
+        return answer
+    now = _now(inbound, ports)
+    ports.log(record.ended(now, "answered", reply.status, sent_at, length=length))
+    observed.forwarded(record, reply.status, now, upstream, sent_at, "answered", None)
     return relay
+
+
+def _now(inbound: Inbound, ports: Ports) -> float:
+    """The time, for the record: a clock that fails must not keep a line from being written."""
+    with suppress(Exception):
+        return ports.now()
+    return inbound.received_at
 
 
 def _relay(
@@ -137,7 +157,7 @@ async def _approve(
     if upstream is None:
         raise Denied(Reason.ROUTE_UNKNOWN_UPSTREAM)
     forward.fits(target, upstream)
-    record.log_path = upstream.log_path
+    record.log_path, record.log_query = upstream.log_path, upstream.log_query
     decision = admission.decide(record, bundle, caller, target, shard, ports)
     if decision.reason is not None:
         raise Denied(decision.reason, decision.obligations.conflict)
@@ -156,7 +176,7 @@ async def _honour(record: audit.Record, approved: _Approved, target: Target, por
 def _delivery(record: audit.Record, approved: _Approved, target: Target, state: State) -> delivery.Delivery:
     """The call to the upstream, with the credential that policy or the upstream's settings choose."""
     inbound, upstream = record.inbound, approved.upstream
-    call = forward.outbound(inbound, target, upstream)
+    call = forward.outbound(inbound, target, upstream, record.trace)
     record.keyed = bool(call.headers.get("idempotency-key"))
     record.credential = name = approved.decision.obligations.credential or upstream.credential
     credential = None

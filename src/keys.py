@@ -251,6 +251,19 @@ async def _read(fetch: Fetch, url: str) -> bytes:
         return await fetch(url, TIMEOUT, LIMIT)
 
 
+def _news(before: list[Key], after: list[Key]) -> tuple[list[str], list[str]] | None:
+    """Ids of the keys that came and went; an id that is another key's by now did both. None for the first keys."""
+    added, removed = _without(before, after), _without(after, before)
+    return (added, removed) if before and (added or removed) else None
+
+
+def _without(some: list[Key], keys: list[Key]) -> list[str]:
+    """The ids of the keys that are not among some others."""
+    return sorted(
+        {key.kid or "" for key in keys if not any([key.same(one) and key.kid == one.kid for one in some])}
+    )
+
+
 class Keyring:
     """The keys of one issuer, as one isolate holds them. Plain values only: nothing here can be awaited."""
 
@@ -261,6 +274,8 @@ class Keyring:
         self.asked_at = 0.0  # when a fetch in the background was last begun: the claim
         self.tried_at = 0.0  # when any was
         self.error = ""  # why the last fetch failed; empty when it did not
+        self.news: tuple[list[str], list[str]] | None = None  # ids that came and went, for the audit log
+        self._on_record: list[Key] = []  # the keys that the log knows of
         self._begun: list[float] = []
         self._looked_at = 0.0  # when a fetch for an unknown id was last begun: the claim of its cool-down
         self._looking = 0  # how many were begun since
@@ -296,11 +311,14 @@ class Keyring:
         self._looked |= now >= self._looked_at
         if now < self.fetched_at:
             return True  # a later fetch was answered first
+        if self.news is None:
+            self._on_record = self.keys
         # A key that is still published stays the same object, so nothing verified by it is verified again.
         self.keys = [
             next((held for held in self.keys if held.same(key) and held.kid == key.kid), key)
             for key in fetched
         ]
+        self.news = _news(self._on_record, self.keys)
         self.fetched_at, self.error = now, ""
         return True
 

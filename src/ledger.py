@@ -64,10 +64,9 @@ def load_pointer(text: str) -> Pointer:
         reader.text(name)
     for name in ("policies", "added", "changed", "removed"):
         reader.whole(name, 0, 2**31)
-    if not reader.null("of"):
-        reader.whole("of", 1, 2**53)
+    of = None if reader.null("of") else reader.whole("of", 1, 2**53)
     reader.done()
-    return pointer
+    return pointer._replace(of=of)
 
 
 def _numbered(row: Any, where: str) -> tuple[int, Signed]:

@@ -10,15 +10,19 @@ from typing import Any, Protocol
 import assertion
 import audit
 import credential
+import journal
+import telemetry
 from assertion import AssertionKeys
 from breaker import Health
 from bundle import Bundle, Issuer, Pointer, load_bundle, load_pointer, pinned
 from dpop import Replays
+from journal import Journal
 from keys import Keyring
 from ledger import HEAD
 from minted import Minted
 from model import Denied, Reason
 from shard import EMPTY, Shard, load_shard
+from telemetry import Telemetry
 from trust import VARIABLE
 from verified import Seen, Verified
 from view import Store as Database
@@ -26,6 +30,7 @@ from view import View
 
 SLOW = 5.0  # seconds that a read nobody waits for, or everybody must wait for, may take
 AGAIN = 1.0  # seconds between two tries while there is no policy at all
+MOST_WORK = 10.0  # seconds behind an answer after which no export is begun
 WARN = 90 * 86_400.0  # seconds before the end of the time zones' offsets
 MOST_KEPT = 10_000_000  # characters of shards, about ten bytes of memory each; above, the one read first goes
 
@@ -40,6 +45,10 @@ class Store(Database, Protocol):
     def defer(self, work: Coroutine[Any, Any, Any]) -> None: ...
     async def last(self, work: Coroutine[Any, Any, bool]) -> bool:
         """Run work to its end, and wait for it. It goes on when the caller hangs up."""
+
+
+class Reporting(journal.Ports, telemetry.Ports, Protocol):
+    """What is done behind answers, for whoever looks on."""
 
 
 class Secrets(Protocol):
@@ -80,10 +89,26 @@ class State:
         self._missed: dict[str, tuple[float, str]] = {}  # shards that could not be read: when, and why
         self._keyrings: dict[str, Keyring] = {}
         self._healths: dict[str, Health] = {}
-        self.minted = Minted()
+        self.telemetry = Telemetry()
+        self.minted = Minted(self.telemetry.counters)
         self._assertion: AssertionKeys | ValueError | None = None
         self.proofs = Replays()
         self.verified = Verified()
+        self.journal = Journal()
+
+    def begin(self, ports: journal.Ports) -> None:
+        """Open the audit log, with the isolate's first request. Never raises."""
+        self.journal.begin(ports)
+        self.view.names = self.journal.names
+        self.verified = Verified(self.journal.names)
+
+    async def settle(self, wait: float, ports: Reporting) -> None:
+        """Sign, register and store what is on record, then tell who wants to know. Never raises."""
+        journal, begun = self.journal, ports.now()
+        await journal.settle(wait, ports)
+        if ports.now() - begun < wait + MOST_WORK:  # the runtime ends what goes on for 30 s behind an answer
+            instance = journal.chain.id if journal.chain is not None else ""
+            await self.telemetry.export(ports, instance, journal.sinks)
 
     def fresh(self, now: float) -> bool:
         """True while the view has been looked at so lately that nothing is to be done."""
@@ -140,7 +165,7 @@ class State:
                     shards = await self._successors(bundle, store, end)
                     if self._newer(pointer):
                         self._install(bundle, shards, pointer)
-                        self._tell(store, "loaded", "", pointer.by)
+                        self._tell(store, "loaded", "", pointer)
         except (OSError, ValueError, RecursionError) as failure:
             if view.read_at < begun:
                 view.failed_at = store.now()
@@ -161,8 +186,9 @@ class State:
             self._tell(store, "refused", error)
         self.error = error
 
-    def _tell(self, store: Store, result: str, detail: str, by: str = "") -> None:
-        store.log(audit.bundle_event(store.now(), result, detail, self.version, self.sequence, by))
+    def _tell(self, store: Store, result: str, detail: str, pointer: Pointer | None = None) -> None:
+        by, of = ("", None) if pointer is None else (pointer.by, pointer.of)
+        store.log(audit.bundle_event(store.now(), result, detail, self.version, self.sequence, by, of))
 
     def _newer(self, pointer: Pointer) -> bool:
         return self.pointer is None or pointer.sequence > self.pointer.sequence
@@ -230,7 +256,7 @@ class State:
         named = frozenset(bundle.shards.values())
         self._shards = {digest: shard for digest, shard in (self._shards | shards).items() if digest in named}
         self._missed = {}
-        self.verified = Verified()  # roles and rules may have changed
+        self.verified = Verified(self.journal.names)  # roles and rules may have changed
         sources = {issuer.source for issuer in bundle.issuers.values()}
         self._keyrings = {issuer: ring for issuer, ring in self._keyrings.items() if ring.source in sources}
         self._healths = {
@@ -260,6 +286,8 @@ class State:
                 "zones_until": self.bundle.zones_until if self.bundle else None,
             },
             "view": self.view.report(now),
+            "audit": self.journal.report(now),
+            "telemetry": self.telemetry.report(self.journal.sinks),
             "shards": {
                 upstream: self._shard_report(digest)
                 for upstream, digest in (self.bundle.shards.items() if self.bundle else ())
@@ -291,7 +319,9 @@ class State:
             warnings.append(f"time zones are known until {told} only: publish the policy again")
         if self.view.trusted is None:
             warnings.append(f"no {VARIABLE}: whoever can write D1 can change policy")
-        return warnings
+        if self.telemetry.warning:
+            warnings.append(self.telemetry.warning)
+        return warnings + self.journal.warnings()
 
     def _keys_report(self, issuer: Issuer, now: float) -> dict[str, Any]:
         ring = self.keyring(issuer)

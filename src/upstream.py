@@ -50,6 +50,7 @@ class Upstream(NamedTuple):
     limits: Settings = Settings()
     credential: str | None = None  # which of them is used where policy names none
     credentials: dict[str, Credential] = {}  # noqa: RUF012  by name
+    log_query: frozenset[str] = frozenset()  # parameters whose values the audit log may hold
 
 
 def _literal(host: str) -> IPv4Address | IPv6Address | None:
@@ -194,6 +195,7 @@ def load_upstream(reader: Reader) -> Upstream:
         limits=_limits(reader),
         credential=credential,
         credentials=credentials,
+        log_query=frozenset(reader.texts("log_query")) if reader.has("log_query") else frozenset(),
     )
     reader.done()
     return upstream

@@ -12,6 +12,7 @@ from dpop import Binding, Proof
 from identity import SAID, Shared, act
 from keys import Key, Keyring
 from model import Caller, Identity
+from pseudonym import PLAIN, Names
 
 GENERATION = 1024  # tokens in each of two generations
 MOST = 2_000_000  # bytes, about, in each
@@ -49,13 +50,13 @@ class Seen:
         self._acting = 0  # bytes of these, about
         self.weight = _EACH + len(token) + _weight(identity) + (_BOUND if binding is not None else 0)
 
-    def acts(self, headers: dict[str, str]) -> tuple[Caller, str]:
+    def acts(self, headers: dict[str, str], names: Names = PLAIN) -> tuple[Caller, str]:
         """The caller under this request's role tag and context. The same headers give the same caller."""
         said = tuple([headers.get(name) for name in SAID])
         known = self.acting.get(said)
         if known is None:
             caller = act(self.identity, headers)
-            known = (caller, audit.describe(caller))
+            known = (caller, audit.describe(caller, names))
             if len(known[1]) <= LONGEST:
                 self._remember(said, known)
         return known
@@ -92,7 +93,8 @@ def _weight(identity: Identity) -> int:
 class Verified:
     """The tokens, in two generations: the older half goes at once, and none is searched for."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Names = PLAIN) -> None:
+        self._names = names
         self._young: dict[str, Seen] = {}
         self._old: dict[str, Seen] = {}
         self._weight = 0  # of the young ones
@@ -124,7 +126,7 @@ class Verified:
     def acts(self, seen: Seen, headers: dict[str, str]) -> tuple[Caller, str]:
         """As `Seen.acts`, and what that adds counts. Raises Denied."""
         weight = seen.weight
-        acting = seen.acts(headers)
+        acting = seen.acts(headers, self._names)
         if seen.weight != weight:
             self._grew(seen.weight - weight)
         return acting

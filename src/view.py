@@ -15,6 +15,7 @@ from access import Access, Act, act_id, load_act
 from bundle import Pointer
 from keys import Verify
 from ledger import PAGE, load_pointer
+from pseudonym import PLAIN, Names
 from trust import ACT, GRANT, POINTER, PUBLISH, VARIABLE, Signed, Trusted, Untrusted, read_trusted, signer
 
 GATE = "GATE"
@@ -103,6 +104,7 @@ class View:
         self.gate = UNNAMED
         self.trusted: Trusted | None = None
         self.access = Access()
+        self.names: Names = PLAIN
         self.read_at = -math.inf  # when the reading that succeeded last began
         self.asked_at = -math.inf
         self.failed_at = -math.inf
@@ -197,7 +199,7 @@ class View:
             # An isolate that begins says nothing of what others will have said.
             new = self._remembered or (name in known and known[name].at > store.now() - RECENT)
             if new and len(lines) < MOST_TOLD:
-                lines.append(audit.act_event(store.now(), result, name, detail, signed.document))
+                lines.append(audit.act_event(store.now(), result, name, detail, signed.document, self.names))
         self.access.add(known.values(), store.now())
         for line in lines:
             store.log(line)

@@ -32,6 +32,7 @@ import audit
 import gateway
 import headers
 import problem
+import traceparent
 from keys import Key
 from model import Denied, Inbound, Outbound, Reason, Refusal, Relay, UpstreamAnswer
 from signing import SigningKey
@@ -160,7 +161,10 @@ class Runtime:
         return time.time()
 
     def log(self, line: str) -> None:
-        self._script.log(line)
+        journal = _state.journal
+        self._script.log(journal.take(line))
+        if (wait := journal.due(time.time())) is not None:
+            self.defer(_state.settle(wait, self))
 
     def _promise(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Future[Any]":
         # The promise must own its proxy, or the runtime takes it away when the handler returns.
@@ -178,9 +182,17 @@ class Runtime:
         return bool(await asyncio.shield(self._promise(work)))
 
     def country(self) -> str | None:
-        # Of the edge's own making. The header of the same meaning is not always set there, so a client could.
-        country = getattr(self._request.cf, "country", None) if _present(self._request.cf) else None
-        return country if isinstance(country, str) else None
+        # The header of the same meaning is not always set there, so a client could.
+        return self._edge("country")
+
+    def location(self) -> str | None:
+        return self._edge("colo")
+
+    def _edge(self, name: str) -> str | None:
+        """What the edge says of a request, which no client can set."""
+        edge: Any = getattr(self._request, "cf", None)
+        value = getattr(edge, name, None) if _present(edge) else None
+        return value if isinstance(value, str) else None
 
     async def allow(self, binding: str, key: str) -> bool:
         limiter: Any = getattr(self._env, binding, None)
@@ -233,6 +245,15 @@ class Runtime:
             raise OSError(f"D1: {told[:160] if isinstance(told, str) else 'no binding STATE'}") from error
         return found if isinstance(found, str) else None
 
+    def stores(self) -> bool:
+        return _present(getattr(self._env, "AUDIT", None))
+
+    async def store(self, name: str, text: str, timeout: float) -> None:
+        try:
+            await asyncio.wait_for(self._env.AUDIT.put(name, text), timeout)
+        except (JsException, AttributeError) as error:
+            raise OSError(_name(error) if isinstance(error, JsException) else "AUDIT is no bucket") from error
+
     async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
         try:
             signal = AbortSignal.timeout(int(timeout * 1000))
@@ -256,6 +277,12 @@ class Runtime:
     async def post(
         self, url: str, headers: dict[str, str], body: bytes, timeout: float, limit: int
     ) -> tuple[int, bytes]:
+        status, text, _ = await self.tell(url, headers, body, timeout, limit)
+        return status, text
+
+    async def tell(
+        self, url: str, headers: dict[str, str], body: bytes, timeout: float, limit: int
+    ) -> tuple[int, bytes, str | None]:
         options = {
             "method": "POST",
             "headers": headers,
@@ -272,7 +299,7 @@ class Runtime:
             raise (TimeoutError if timed_out else ConnectionError)(name) from error
         if text is None:
             raise OSError(f"longer than {limit} bytes")
-        return answer.status, text
+        return answer.status, text, _value(answer.headers, "retry-after")
 
     async def sign(self, key: SigningKey, signed: bytes) -> bytes:
         name, script = key.algorithm, _script()
@@ -418,15 +445,19 @@ async def on_fetch(request: Any, env: Any, ctx: Any) -> Any:
     """Answer one request: one decision line before any effect, and never a stack trace."""
     request_id = _request_id()
     runtime = Runtime(request, env, ctx)
+    if _state.journal.chain is None:
+        _state.begin(runtime)
     try:
         inbound = runtime.read(request_id)
     except Exception as error:
         runtime.log(audit.crash_event(runtime.now(), request_id, type(error).__name__))
+        _state.telemetry.crashed()
         return _respond(problem.broken(request_id))
     result = await gateway.handle(inbound, _state, runtime)
     try:
         return _respond(result)
     except Exception as error:
         # Everything is on record by now; the caller gets an answer with its request id all the same.
-        runtime.log(audit.lost_event(runtime.now(), request_id, type(error).__name__))
+        trace = traceparent.read(inbound.headers, request_id).trace_id
+        runtime.log(audit.lost_event(runtime.now(), request_id, trace, type(error).__name__))
         return _respond(problem.broken(request_id))

@@ -102,6 +102,11 @@ def _welcome(stack: Stack, moved: Mapping[str, int]) -> None:
             "a write from a DAG that may not: 403",
             f'curl -i -X POST {bearer} \\\n    -H "Airgate-Dag-Id: sales_sync" {entries}',
         ),
+        (
+            "why was it denied? The answer's request_id tells",
+            f"{folder}.venv/bin/airgate audit why REQUEST_ID",
+        ),
+        ("watch the gate decide, in another terminal", f"{folder}.venv/bin/airgate audit tail"),
     ):
         console.print(f"  # {remark}", style="dim")
         console.print(f"  {command}\n", soft_wrap=True, markup=False)

@@ -4,7 +4,7 @@
 //   node gate.mjs FILE
 //
 // FILE holds the same; others of this machine can read a command line. `secrets` are the Worker's secrets, `services` what its
-// service bindings lead to; both may be left out.
+// service bindings lead to, `buckets` its R2 buckets by binding; all three may be left out.
 //
 // The Worker listens on its own socket. `wrangler dev` and Miniflare's usual entry put a proxy in front that rewrites
 // addresses ("/a/%2e%2e/b" becomes "/b"), so the gate would never see here what it sees at the edge.
@@ -14,7 +14,7 @@ import path from "node:path";
 
 const given = process.argv[2];
 const settings = JSON.parse(given.startsWith("{") ? given : readFileSync(given, "utf8"));
-const { root, port, state, secrets = {}, services = {} } = settings;
+const { root, port, state, secrets = {}, services = {}, buckets = {} } = settings;
 const wrangler = createRequire(path.join(root, "node_modules/wrangler-embedded/package.json"));
 const { Miniflare, Log, LogLevel } = wrangler("miniflare");
 const { unstable_getMiniflareWorkerOptions: workerOptions } = wrangler("./wrangler-dist/cli.js");
@@ -40,6 +40,8 @@ const gate = new Miniflare({
   cf: false,
   kvPersist: path.join(state, "v3/kv"), // where `wrangler kv … --local --persist-to` writes
   d1Persist: path.join(state, "v3/d1"), // and `wrangler d1 … --local --persist-to`
+  r2Buckets: { ...options.r2Buckets, ...buckets },
+  r2Persist: path.join(state, "v3/r2"), // and `wrangler r2 … --local --persist-to`
   log: new Log(LogLevel.WARN),
   unsafeDirectSockets: [{ host: "127.0.0.1", port }],
   handleRuntimeStdio(out, err) {

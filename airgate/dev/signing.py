@@ -1,6 +1,7 @@
 """The local provider's signing keys: made new at every start, and used by tests and the demo to sign odd tokens."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from airgate.engine import thumbprint
 
 ALGORITHMS = ("RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA")
 
@@ -23,6 +26,16 @@ def new_keys() -> dict[str, Any]:
         ("EdDSA", OKPAlgorithm.to_jwk(ed25519.Ed25519PrivateKey.generate(), as_dict=True)),
     ]
     return {"keys": [_labelled(alg, jwk) for alg, jwk in keys]}
+
+
+def new_audit_keys() -> tuple[str, str]:
+    """A key for the gate's audit log: the secret AUDIT_KEY, and the public set that logs are verified with."""
+    private: dict[str, Any] = OKPAlgorithm.to_jwk(ed25519.Ed25519PrivateKey.generate(), as_dict=True)
+    public = {name: private[name] for name in ("kty", "crv", "x")}
+    kid = thumbprint(public)
+    secret = {**public, "d": private["d"], "kid": kid}
+    keys = {"keys": [{**public, "kid": kid, "iat": int(time.time())}]}
+    return json.dumps(secret), json.dumps(keys, indent=2) + "\n"
 
 
 def sign(

@@ -25,8 +25,8 @@ import httpx
 
 from airgate.dev.audit import AuditFile
 from airgate.dev.process import Process
-from airgate.dev.signing import new_keys
-from airgate.engine import MAY, TRUSTED_KEYS
+from airgate.dev.signing import new_audit_keys, new_keys
+from airgate.engine import AUDIT_KEY, MAY, TRUSTED_KEYS
 from airgate.node import PROJECT, environment, node
 from airgate.signing_key import SigningKey
 
@@ -73,6 +73,7 @@ class Stack:
     clients: Mapping[str, Mapping[str, str]] = field(repr=False)
     secrets: Mapping[str, str] = field(repr=False)
     signing_key: Path  # may publish and grant
+    audit_keys: Path  # public keys that checkpoints of the audit log are signed with
     trusted: str  # TRUSTED_KEYS, with the public part of that key
     pids: Mapping[str, int]
 
@@ -94,7 +95,10 @@ def read_stack(directory: Path | None = None) -> Stack:
         values = json.loads((folder / "stack.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StackError(f"No local stack runs in {folder}. Start one with `make dev`.") from None
-    paths = {name: Path(values[name]) for name in ("state", "log", "audit", "provider_keys", "signing_key")}
+    paths = {
+        name: Path(values[name])
+        for name in ("state", "log", "audit", "provider_keys", "signing_key", "audit_keys")
+    }
     stack = Stack(**{**values, **paths})
     if not _listens(stack.gate):
         raise StackError(f"The local stack in {folder} has ended. Start it again with `make dev`.")
@@ -225,6 +229,7 @@ class LocalStack:
         address = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
         clients = {name: {"client_id": name, "client_secret": token_urlsafe(32)} for name in CALLERS}
         key = SigningKey.new("local developer", MAY)
+        audit_key, audit_keys = new_audit_keys()
         stack = Stack(
             **address,
             state=state,
@@ -232,14 +237,16 @@ class LocalStack:
             audit=self.directory / "audit.ndjson",
             provider_keys=self.directory / "provider-keys.json",
             clients=clients,
-            secrets=self._secrets,
+            secrets={AUDIT_KEY: audit_key, **self._secrets},
             signing_key=self.directory / "signing-key.json",
+            audit_keys=self.directory / "audit-keys.json",
             trusted=json.dumps({"keys": [key.public]}),
             pids={},
         )
         stack.audit.write_text("", encoding="utf-8")
         _write_private(stack.provider_keys, new_keys())
         _write_private(stack.signing_key, json.loads(key.text))
+        stack.audit_keys.write_text(audit_keys, encoding="utf-8")
         return stack
 
     def _provider_config(self, stack: Stack, port: int) -> Path:

@@ -48,6 +48,8 @@ def upstream(data: dict[str, Any], stand_in: str | None = None) -> dict[str, Any
         "breaker": _breaker(data.get("breaker", {})),
         "credential": usual_credential(data),
         "credentials": {name: credential(each) for name, each in credentials.items()},
+        # Only where it says something: Workers of before do not know the member.
+        **({"log_query": sorted(data["log_query"])} if data.get("log_query") else {}),
     }
 
 

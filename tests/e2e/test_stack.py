@@ -320,4 +320,4 @@ def test_the_local_environment_is_never_deployed() -> None:
 def test_the_tour_passes() -> None:
     done = airgate("demo")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("✓") == 7
+    assert done.stdout.count("✓") == 8

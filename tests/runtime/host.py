@@ -14,8 +14,9 @@ from typing import Any
 from peers import Peers
 
 from access import act_id
-from airgate.dev.signing import ALGORITHMS, sign
+from airgate.dev.signing import ALGORITHMS, new_audit_keys, sign
 from airgate.dev.stack import AUDIENCE
+from airgate.engine import AUDIT_KEY
 from airgate.environment import quote
 from airgate.node import PROJECT, node
 from airgate.policy.compile import compile_folder
@@ -25,7 +26,7 @@ from airgate.signing_key import SigningKey
 from trust import ACT, MAY, Trusted, read_trusted
 
 HERE = Path(__file__).resolve().parent
-MIGRATION = PROJECT / "migrations" / "0001_ledger.sql"
+MIGRATIONS = sorted((PROJECT / "migrations").glob("*.sql"))
 
 SEED = """
 issuers:
@@ -81,7 +82,8 @@ class FileStores:
     def __init__(self, kv: Path, d1: Path, trusted: Trusted) -> None:
         self._kv, self._d1, self.trusted = kv, d1, trusted
         self._write({})
-        self._execute(MIGRATION.read_text("utf-8"))
+        for migration in MIGRATIONS:
+            self._execute(migration.read_text("utf-8"))
 
     def kv_get(self, key: str) -> str | None:
         value: str | None = json.loads(self._kv.read_text("utf-8")).get(key)
@@ -131,6 +133,10 @@ class Gate:
         self.key = SigningKey.new("runtime tests", MAY)
         trusted = json.dumps({"keys": [self.key.public]})
         self.store = FileStores(folder / "kv.json", folder / "d1.sqlite", read_trusted(trusted))
+        private, public = new_audit_keys()
+        self.audit_keys = folder / "audit-keys.json"
+        self.audit_keys.write_text(public, encoding="utf-8")
+        self.texts: list[str] = []  # of the lines, as they were written
         self.lines: list[dict[str, Any]] = []
         self.complaints: list[str] = []
         self._seed = folder / "seed"
@@ -144,7 +150,13 @@ class Gate:
             "port": port,
             "kv": str(folder / "kv.json"),
             "d1": str(folder / "d1.sqlite"),
-            "variables": {"GATE": self.store.gate, "TRUSTED_KEYS": trusted, "VERSION": "of a test"},
+            "variables": {
+                "GATE": self.store.gate,
+                "TRUSTED_KEYS": trusted,
+                "VERSION": "of a test",
+                AUDIT_KEY: private,
+                "AUDIT_SECONDS": "1",
+            },
         }
         self._process = subprocess.Popen(
             [
@@ -223,6 +235,7 @@ class Gate:
 
     def _read_lines(self) -> None:
         for line in self._process.stdout or ():
+            self.texts.append(line)
             self.lines.append(json.loads(line))
 
     def _read_complaints(self) -> None:

@@ -26,7 +26,9 @@ TABLES = sorted(
     for file in UNIT.glob("test_*.py")
     # Nor those that compare with a library which exists on a desk only.
     if not re.search(
-        r"^(from|import) (airgate|botocore|cryptography|sqlite3)\b", file.read_text("utf-8"), re.MULTILINE
+        r"^(from|import) (airgate|botocore|cryptography|google|sqlite3)\b",
+        file.read_text("utf-8"),
+        re.MULTILINE,
     )
 )
 # pytest and hypothesis, and what they need: all of it pure Python.

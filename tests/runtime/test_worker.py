@@ -1,16 +1,20 @@
 """The whole Worker on the Python versions that Cloudflare runs: their null, event loop, proxies and WebCrypto."""
 
+import json
 import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from host import FREEZE, Gate
 
+from airgate.audit.proof import prove
+from airgate.audit.trusted import read_keys
 from airgate.dev.signing import ALGORITHMS
 from airgate.signing_key import SigningKey
 
@@ -216,6 +220,37 @@ def test_health_tells_a_permitted_caller_more(gate: Gate) -> None:
         [],
     )
     assert report["issuers"]["company"]["keys"] == len(ALGORITHMS)
+
+
+def test_the_log_is_a_chain_that_the_gate_signs_and_registers(gate: Gate, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: call(gate, "/ledger/v1/entries"), range(40)))
+    deadline = time.monotonic() + 20
+    while not _covered(gate.lines) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    log = tmp_path / "audit.ndjson"
+    log.write_text("".join([text for text in gate.texts if text.startswith('{"event":')]), encoding="utf-8")
+    with prove([log], read_keys(gate.audit_keys)) as proof:
+        assert [each for each in proof.findings if each.failure] == []
+        assert proof.proved >= 80
+    last = json.loads([line for line in gate.lines if line["event"] == "checkpoint"][-1]["document"])
+    deadline = time.monotonic() + 5
+    while True:
+        [row] = gate.store.d1("SELECT number, document FROM chains")
+        if json.loads(row["document"])["position"] >= last["position"] or time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    assert json.loads(row["document"])["position"] >= last["position"]
+    assert row["number"] == last["number"]
+
+
+def _covered(lines: list[dict[str, Any]]) -> bool:
+    """Whether a checkpoint covers every line that is none."""
+    events = [line for line in lines if "position" in line]
+    signed = [json.loads(one["document"])["position"] for one in events if one["event"] == "checkpoint"]
+    return bool(signed) and signed[-1] >= max(
+        one["position"] for one in events if one["event"] != "checkpoint"
+    )
 
 
 def test_first_requests_at_the_same_time_are_all_answered(start: Callable[[], Gate]) -> None:

@@ -510,11 +510,18 @@ def test_a_text_that_is_pinned_is_the_one_whose_digest_is_given() -> None:
 
 
 def test_a_good_pointer() -> None:
-    assert load_pointer(json.dumps(pointer("text", 7))) == (7, digest("text"), NOW - 60, "", "")
+    assert load_pointer(json.dumps(pointer("text", 7))) == (7, digest("text"), NOW - 60, "", "", None)
 
 
 def test_a_pointer_as_old_as_time() -> None:
-    assert load_pointer(json.dumps(pointer("text", 1, published_at=0))) == (1, digest("text"), 0, "", "")
+    assert load_pointer(json.dumps(pointer("text", 1, published_at=0))) == (
+        1,
+        digest("text"),
+        0,
+        "",
+        "",
+        None,
+    )
 
 
 POINTERS = [

@@ -19,6 +19,7 @@ from forward import (
     refuse_unsendable,
 )
 from model import EMPTY_SEGMENT, ENCODED_SLASH, Denied, Inbound, Outbound, Reason, Target
+from traceparent import read
 from upstream import Upstream
 
 GATE = "https://gate.example.com"
@@ -278,7 +279,7 @@ UPSTREAM = Upstream("https://ledger.example.com/api", "o@example.com", 2.5, True
 
 def sent(headers: dict[str, str], rest: str = "/ledger/v1") -> Outbound:
     request = Inbound("f" * 32, NOW, "POST", GATE + rest, headers, False)
-    return outbound(request, parsed(request.url, "POST"), UPSTREAM)
+    return outbound(request, parsed(request.url, "POST"), UPSTREAM, read(headers, request.request_id))
 
 
 def test_the_call_is_made_of_the_target_and_the_upstream() -> None:
@@ -368,7 +369,8 @@ def test_the_upstream_is_told_who_called_and_how() -> None:
         False,
     )
     upstream = UPSTREAM._replace(forwarded=True, set_headers=(("x-version", "2"),))
-    told = outbound(request, parsed(request.url), upstream).headers
+    trace = read(request.headers, request.request_id)
+    told = outbound(request, parsed(request.url), upstream, trace).headers
     assert (
         told["forwarded"] == f"for=192.0.2.1;host={GATE.partition('://')[2]};proto={GATE.partition(':')[0]}"
     )

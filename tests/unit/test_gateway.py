@@ -156,7 +156,7 @@ def test_an_approved_call_is_forwarded_and_on_record(gate: Gate) -> None:
 
 @pytest.mark.parametrize("status", [200, 204, 302, 401, 404, 500])
 def test_an_upstreams_answer_is_passed_on_whatever_it_says(gate: Gate, status: int) -> None:
-    gate.world.answer = UpstreamAnswer(status, "native")
+    gate.world.answer = UpstreamAnswer(status, {})
     assert gate.relay(asking()).answer.status == status
     assert gate.world.lines("outcome")[-1]["status"] == status
 
@@ -467,7 +467,7 @@ SHARED = Gate()
 def test_nothing_secret_is_logged_or_answered() -> None:
     """Tokens, signatures, query strings, headers, bodies and exceptions' texts stay inside."""
     secrets = ["hush-query", "hush-cookie", "hush-error", "hush-key", "hush-claim"]
-    for answer in (UpstreamAnswer(200, "native"), KeyError("hush-error"), Denied(Reason.UPSTREAM_TIMEOUT)):
+    for answer in (UpstreamAnswer(200, {}), KeyError("hush-error"), Denied(Reason.UPSTREAM_TIMEOUT)):
         for credential in (
             token(password="hush-claim"),
             token(iss="https://evil.example", password="hush-claim"),
@@ -1496,3 +1496,145 @@ def test_the_keys_are_published_without_their_private_parts() -> None:
     assert result.headers["content-type"] == "application/jwk-set+json"
     (key,) = json.loads(result.body)["keys"]
     assert (key["kid"], key["x"], "d" in key) == ("a1", ED25519["x"], False)
+
+
+# What is on record of a request as a whole.
+
+
+def test_bytes_both_ways_are_on_record_where_a_length_says_so(gate: Gate) -> None:
+    gate.world.answer = UpstreamAnswer(200, {"content-length": "4096"})
+    gate.relay(asking(method="POST", content_length="12")._replace(has_body=True))
+    assert gate.world.lines("decision")[-1]["request_bytes"] == 12
+    assert gate.world.lines("outcome")[-1]["response_bytes"] == 4096
+    gate.world.answer = UpstreamAnswer(200, {})
+    gate.relay(asking())
+    assert "request_bytes" not in gate.world.lines("decision")[-1]
+    assert "response_bytes" not in gate.world.lines("outcome")[-1]
+
+
+def test_an_answer_whose_headers_cannot_be_read_has_an_outcome(gate: Gate) -> None:
+    gate.world.answer = UpstreamAnswer(200, SECRET)
+    refused = gate.answer(asking())
+    assert isinstance(refused, Refusal)
+    assert gate.world.lines("outcome")[-1]["result"] == "internal"
+    assert SECRET not in str(gate.world.of("log"))
+
+
+def test_the_time_spent_in_the_gate_is_on_record_of_a_permit_and_of_a_denial(gate: Gate) -> None:
+    class Slow(World):
+        async def fetch(self, url: str, timeout: float, limit: int) -> bytes:
+            self.clock += 0.25
+            return await super().fetch(url, timeout, limit)
+
+    gate.world = Slow()
+    gate.relay(asking())
+    gate.later(1000)
+    gate.refuse(asking(token(exp=NOW - 1000)), Reason.TOKEN_EXPIRED)
+    assert [line["gate_ms"] for line in gate.world.lines("decision")] == [250, 0]
+
+
+def test_values_of_a_query_are_on_record_only_where_the_upstream_lists_their_names() -> None:
+    query = URL + "?limit=10&q=hush&hush-word&limit=20"
+    plain = Gate()
+    plain.relay(asking(url=query))
+    assert plain.world.lines("decision")[-1]["query"] == {"limit": None, "q": None, "?": None}
+    listed = Gate(document(ledger={"log_query": ["limit"]}))
+    listed.relay(asking(url=query))
+    listed.refuse(asking(token(groups=[]), query), Reason.POLICY_NO_MATCH)
+    for line in listed.world.lines("decision"):
+        assert line["query"] == {"limit": ["10", "20"], "q": None, "?": None}
+    listed.refuse(
+        asking("none", query), Reason.TOKEN_MALFORMED
+    )  # by whom nobody knows: then nothing is shown
+    assert listed.world.lines("decision")[-1]["query"] == {"limit": None, "q": None, "?": None}
+    assert "hush" not in "".join(plain.world.of("log") + listed.world.of("log"))
+
+
+def test_keys_that_an_issuer_changes_are_on_record_once(gate: Gate) -> None:
+    gate.relay(asking())
+    assert gate.world.lines("keys") == []
+    gate.world.pages[JWKS_URI] = jwks({**KEY, "kid": "two"}, {**P256, "kid": "three"})
+    gate.later(FRESH + 1)
+    fresh = {"iat": NOW + FRESH, "exp": NOW + FRESH + 300}
+    for _ in range(2):
+        gate.relay(asking(compact({**HEADER, "kid": "two"}, {**CLAIMS, **fresh}, "two")))
+    (line,) = gate.world.lines("keys")
+    assert (line["of"], line["issuer"]) == ("issuer", CLAIMS["iss"])
+    assert (line["added"], line["removed"]) == (["three", "two"], ["one"])
+
+
+PERSON = "alice.liddell@example.com"
+OTHERS = "mock.turtle@example.com"
+
+
+def private(secret: str | None = "k" * 32) -> Gate:
+    """A gate whose log has pseudonyms, in which something of everything has happened to one person."""
+    gate = Gate(document(rule(), MAY_ASK, MAY_DO))
+    gate.world.secrets = {**trusting(), "AUDIT_SUBJECTS": "pseudonym"}
+    if secret is not None:
+        gate.world.secrets["AUDIT_PSEUDONYM_KEY"] = secret
+    gate.state.begin(gate.world)
+    gate.answer(inbound(HEALTH))  # from here on it tells of acts that don't count, too
+    gate.later(WAIT + 1)
+    to = {"issuer": "company", "subject": PERSON}
+    gate.world.act(grant(to=to))
+    gate.world.act(revocation(match={"subject": PERSON, "token_id": "stolen"}))
+    gate.world.act(grant(to=to, at=int(NOW) - 6), kid="nobody")  # which does not count
+    gate.world.act(revocation(match={"subject": [PERSON]}))
+    return gate
+
+
+def all_that_happens(gate: Gate) -> None:
+    for claims in (
+        {},
+        {"act": {"sub": OTHERS}},
+        {"jti": "stolen"},
+        {"exp": NOW - 900},
+        {"aud": "https://elsewhere.example"},
+        {"groups": ["hidden"]},
+    ):
+        for headers in (
+            {},
+            {"airgate_role": "publisher"},
+            {"airgate_role": "nobody"},
+            {"airgate_dag_id": "a,b"},
+        ):
+            gate.answer(asking(token(sub=PERSON, **claims), **headers))
+            gate.answer(asking(token(sub=PERSON, **claims), HEALTH, **headers))
+    gate.world.answer = Denied(Reason.UPSTREAM_TIMEOUT)
+    gate.answer(asking(token(sub=PERSON)))
+    evaluating(gate, question(PERSON, roles=["editor"]))
+
+
+def test_with_pseudonyms_no_line_says_who_somebody_is() -> None:
+    gate = private()
+    all_that_happens(gate)
+    told = "".join(gate.world.of("log"))
+    assert PERSON not in told
+    assert OTHERS not in told
+    name = gate.state.journal.names.of("company", PERSON)
+    decisions = gate.world.lines("decision")
+    asker = gate.state.journal.names.of("company", "finance-etl")
+    assert {line["subject"] for line in decisions if "subject" in line} == {name, asker}
+    assert [line["subject"] for line in gate.world.lines("evaluation")] == [name]
+    assert {line["actor"] for line in decisions if "actor" in line} == {
+        gate.state.journal.names.of("company", OTHERS)
+    }
+    assert {"permit", "deny"} == {line["decision"] for line in decisions}
+    assert {line["result"] for line in gate.world.lines("act")} == {"known", "refused"}
+    assert [line for line in gate.world.lines("act") if name in line["act"]]
+
+
+@pytest.mark.parametrize("secret", [None, "", "k" * 31])
+def test_without_a_key_for_pseudonyms_nobody_passes_and_nobody_is_named(secret: str | None) -> None:
+    gate = private(secret)
+    gate.refuse(asking(token(sub=PERSON)), Reason.INTERNAL)
+    all_that_happens(gate)
+    told = "".join(gate.world.of("log"))
+    assert PERSON not in told
+    assert OTHERS not in told
+    assert gate.world.of("send") == []
+    assert not any("subject" in line for line in gate.world.lines("decision"))
+    assert any("AUDIT_PSEUDONYM_KEY" in warning for warning in gate.state.report(NOW)["warnings"])
+    gate.world.settle()  # and what is read behind answers is read
+    assert gate.state.view.access.revocations == 1

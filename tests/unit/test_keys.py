@@ -725,6 +725,48 @@ def test_a_key_that_may_do_less_than_before_is_another_key(web: Web) -> None:
     assert not ring.holds(held)
 
 
+ANOTHER = {**KEY, "x": number(7, 32)}  # another key under the same id
+UNNAMED = without(P256)
+
+
+@pytest.mark.parametrize(
+    ("published", "news"),
+    [
+        pytest.param([[KEY]], None, id="the same keys"),
+        pytest.param([[{**KEY, "use": "sig"}]], None, id="the same key, written out in another way"),
+        pytest.param([[KEY, OTHER]], (["other"], []), id="a key more"),
+        pytest.param([[OTHER]], (["other"], ["one"]), id="another key"),
+        pytest.param([[ANOTHER]], (["one"], ["one"]), id="another key under the same id"),
+        pytest.param([[KEY, UNNAMED]], ([""], []), id="a key without an id"),
+        pytest.param([[KEY, OTHER], [KEY]], None, id="a key that came and went before anybody heard of it"),
+        pytest.param([[OTHER], [OTHER, UNNAMED]], (["", "other"], ["one"]), id="two changes"),
+        pytest.param([[OTHER], [KEY]], None, id="there and back"),
+        pytest.param([OSError("answered 500"), [OTHER]], (["other"], ["one"]), id="a failure in between"),
+        pytest.param([[]], None, id="no key at all, which is not believed"),
+    ],
+)
+def test_keys_that_come_and_go_are_news(
+    ring: Keyring, web: Web, published: list[Any], news: tuple[list[str], list[str]] | None
+) -> None:
+    assert ring.news is None  # of the first keys there is nothing to tell
+    for step, keys in enumerate(published, 1):
+        web.pages[JWKS_URI] = keys if isinstance(keys, Exception) else jwks(*keys)
+        run(ring.refresh(web.fetch, NOW + step))
+    assert ring.news == news
+
+
+def test_news_are_told_once(ring: Keyring, web: Web) -> None:
+    web.pages[JWKS_URI] = jwks(OTHER)
+    run(ring.refresh(web.fetch, NOW + 1))
+    assert ring.news == (["other"], ["one"])
+    ring.news = None  # it is on record
+    run(ring.refresh(web.fetch, NOW + 2))
+    assert ring.news is None
+    web.pages[JWKS_URI] = jwks(KEY)
+    run(ring.refresh(web.fetch, NOW + 3))
+    assert ring.news == (["one"], ["other"])
+
+
 @pytest.mark.parametrize("issuer", [ISSUER, ISSUER + "/"], ids=["without a slash", "with a slash"])
 def test_discovery(issuer: str) -> None:
     web = Web(**{DISCOVERY: json.dumps({"issuer": issuer, "jwks_uri": JWKS_URI, "more": {}}).encode()})

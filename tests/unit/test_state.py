@@ -729,6 +729,27 @@ def test_a_keyring_of_another_source_is_never_handed_out(state: State, world: Wo
 
 
 UNSIGNED = "no TRUSTED_KEYS: whoever can write D1 can change policy"
+UNOPENED = {
+    "chain": None,
+    "lines": 0,
+    "number": None,
+    "signed": False,
+    "unsigned": 0,
+    "checkpoint": None,
+    "failed": {"sign": 0, "register": 0, "r2": 0},
+    "r2": None,
+    "error": None,
+}
+NONE = {"hits": 0, "misses": 0}
+UNTOLD = {
+    "since": "1970-01-01T00:00:00.000Z",
+    "decisions": {"permit": 0, "deny": 0},
+    "reasons": {},
+    "upstreams": {},
+    "caches": {"tokens": NONE, "credentials": NONE, "shards": NONE},
+    "sinks": {"logs": {"lines": 0, "lost": 0}},
+    "export": None,
+}
 
 
 def test_the_report_of_a_state_that_has_nothing() -> None:
@@ -742,6 +763,8 @@ def test_the_report_of_a_state_that_has_nothing() -> None:
             "zones_until": None,
         },
         "view": {"age": None, "signed": False, "revocations": 0, "grants": 0, "refused": 0},
+        "audit": UNOPENED,
+        "telemetry": UNTOLD,
         "shards": {},
         "circuits": {},
         "warnings": [UNSIGNED],
@@ -763,6 +786,8 @@ def test_the_report(state: State, world: World) -> None:
     assert state.report(NOW + 5) == {
         "bundle": bundle,
         "view": {"age": 5.0, "signed": False, "revocations": 0, "grants": 0, "refused": 0},
+        "audit": UNOPENED,
+        "telemetry": UNTOLD,
         "shards": {"-": unread, "ledger": unread},
         "circuits": {},
         "warnings": [UNSIGNED],

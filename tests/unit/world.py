@@ -13,6 +13,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import journal
 from ledger import PAGE
 from model import Denied, Inbound, Outbound, Reason, UpstreamAnswer
 
@@ -395,15 +396,19 @@ def signed(kind: str, text: str, kid: str = "operator") -> ROWS:
 
 
 class Database:
-    """D1, as far as the core asks it: what SQL says of the three tables is tested with SQLite elsewhere."""
+    """D1, as far as the core asks it: what SQL says of the four tables is tested with SQLite elsewhere."""
 
     def __init__(self) -> None:
         self.pointers: dict[int, ROWS] = {}
         self.acts: list[tuple[int, ROWS]] = []  # by rising number
         self.proofs: dict[str, int] = {}
+        self.chains: dict[int, dict[str, Any]] = {}  # by their number
+        self._numbers = 0  # of chains, so far
         self.says: Any = ABSENT  # instead of what there is to tell
 
     def answer(self, sql: str, values: tuple[Any, ...]) -> str | None:
+        if "chains" in sql:
+            return self._register(sql, values)
         verb = sql.split()[0]
         if verb == "INSERT":
             known = values[0] in self.proofs
@@ -434,6 +439,32 @@ class Database:
                 "last": list(max(names.items())) if names else None,
             }
         )
+
+    def _register(self, sql: str, values: tuple[Any, ...]) -> str | None:
+        numbers = {row["chain"]: number for number, row in self.chains.items()}
+        if sql == journal.REGISTER:
+            chain, opened_at, keys = values
+            if chain in numbers:
+                return None
+            self._numbers += 1
+            unsigned = {"position": -1, "document": "", "key": "", "signature": ""}
+            self.chains[self._numbers] = {"chain": chain, "opened_at": opened_at, "keys": keys, **unsigned}
+            return str(self._numbers)
+        if sql == journal.REGISTERED:
+            return str(numbers[values[0]]) if values[0] in numbers else None
+        if sql == journal.FORMER:
+            before = [number for number in self.chains if number < values[0]]
+            return self.chains[max(before)]["keys"] if before else None
+        row = self.chains.get(values[1])
+        if row is None or row["chain"] != values[0]:
+            return None
+        if sql == journal.MARKED:
+            return str(row["position"])
+        assert sql == journal.MARK, sql
+        if row["position"] >= values[2]:
+            return None
+        row |= dict(zip(("position", "document", "key", "signature"), values[2:], strict=True))
+        return str(values[1])
 
 
 def inbound(
@@ -468,6 +499,8 @@ class World:
         self.drawn = 0.5  # at random, from 0 up to 1
         self.posted: list[tuple[int, bytes] | Exception] = []  # what token endpoints answer, in turn
         self.from_country: str | None = None
+        self.at: str | None = None  # the location that the runtime tells
+        self.bucket: dict[str, str] | None = None  # R2; None: there is none
         self.limits = {"LIMIT_600_PER_60S": 1000}  # calls that each rate-limiting binding still allows
         self.sent = b""  # the request's body
         self.broken: dict[str, Exception] = {}  # ports that fail, by name
@@ -528,6 +561,17 @@ class World:
     def country(self) -> str | None:
         self._enter("country", None)
         return self.from_country
+
+    def location(self) -> str | None:
+        return self.at
+
+    def stores(self) -> bool:
+        return self.bucket is not None
+
+    async def store(self, name: str, text: str, timeout: float) -> None:
+        self._enter("store", (name, text, timeout))
+        assert self.bucket is not None
+        self.bucket[name] = text
 
     async def allow(self, binding: str, key: str) -> bool:
         self._enter("allow", (binding, key))

@@ -143,6 +143,7 @@ class Gate(Wire):
         state: Path,
         secrets: Mapping[str, str] | None = None,
         services: Mapping[str, str] | None = None,
+        buckets: Mapping[str, str] | None = None,
     ) -> None:
         folder.mkdir(exist_ok=True)
         state.mkdir(exist_ok=True)
@@ -158,6 +159,7 @@ class Gate(Wire):
             "state": str(state),
             "secrets": {"UPSTREAM_LEDGER_TOKEN": "of-a-test", **(secrets or {})},
             "services": {**(services or {})},
+            "buckets": {**(buckets or {})},
         }
         file = folder / "gate.json"  # others of this machine can read a command line
         file.write_text(json.dumps(settings), encoding="utf-8")
@@ -324,12 +326,19 @@ def hostile() -> Iterator[Hostile]:
 
 @pytest.fixture(scope="session")
 def start_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gate]]:
-    """start_gate(state=None, secrets={}): another gate, ended with the session. Its KV is empty without `state`."""
+    """start_gate(state=None, secrets={}, buckets={}): another gate, ended with the session.
+
+    Its stores are empty without `state`.
+    """
     gates: list[Gate] = []
 
-    def start(state: Path | None = None, secrets: Mapping[str, str] | None = None) -> Gate:
+    def start(
+        state: Path | None = None,
+        secrets: Mapping[str, str] | None = None,
+        buckets: Mapping[str, str] | None = None,
+    ) -> Gate:
         folder = tmp_path_factory.mktemp("gate")
-        gates.append(Gate(folder, state or folder / "state", secrets))
+        gates.append(Gate(folder, state or folder / "state", secrets, buckets=buckets))
         return gates[-1]
 
     yield start
