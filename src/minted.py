@@ -16,6 +16,7 @@ from urllib.parse import quote_plus, urlencode
 import credential
 import signing
 from claims import at
+from counters import Counters
 from credential import ClientCredentials, JwtBearer
 from document import Work, read_base64url, read_object
 from keys import fetchable
@@ -114,7 +115,8 @@ class _Held:
 class Minted:
     """The tokens of one isolate, by their credential: upstreams whose settings are the same share them."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters | None = None) -> None:
+        self._counters = counters if counters is not None else Counters()
         self._held: dict[credential.Minted, _Held] = {}
 
     def __len__(self) -> int:
@@ -128,7 +130,9 @@ class Minted:
             if now >= good.renew and now >= max(held.claimed, held.quiet):
                 held.claimed = now + CLAIM
                 ports.defer(self._renew(held, of, ports))
+            self._counters.credential_hits += 1
             return good.text
+        self._counters.credential_misses += 1
         failed = await self._another(held, of, ports, now)
         good = held.good(
             ports.now()

@@ -40,6 +40,23 @@ def current_context() -> dict[str, Any] | None:
         return None
 
 
+def task_span(context: dict[str, Any]) -> str:
+    """Airflow's own span of the running try, as a traceparent; empty where there is none."""
+    if MAJOR_3:
+        carrier = getattr(context["ti"], "context_carrier", None)
+        said = carrier.get("traceparent") if isinstance(carrier, dict) else None
+        return said if isinstance(said, str) else ""
+    from airflow.configuration import conf
+
+    run, ti = context.get("dag_run"), context["ti"]
+    if getattr(run, "start_date", None) is None or not conf.getboolean("traces", "otel_on", fallback=False):
+        return ""
+    # The scheduler makes it when the task is over, under ids that follow from the run's name and the try's.
+    from airflow.traces.utils import gen_span_id_from_ti_key, gen_trace_id  # type: ignore[import-not-found]
+
+    return f"00-{gen_trace_id(run)}-{gen_span_id_from_ti_key(ti.key)}-01"
+
+
 def set_xcom(context: dict[str, Any], key: str, value: str) -> None:
     """Write an XCom of the running task."""
     context["ti"].xcom_push(key=key, value=value)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections import OrderedDict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ MOST_TASKS = 64  # whose calls are remembered in one process
 # The gate reads printable ASCII; RFC 9110 §5.5 leaves everything else to chance.
 _PLAIN = "".join(map(chr, range(0x20, 0x7F)))
 PLAIN_IN_LIST = _PLAIN.replace(",", "")
+_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Workload:
     try_number: int = 1
     map_index: int = -1
     tags: tuple[str, ...] = ()
+    span: str = field(default="", compare=False)  # Airflow's own span of this try, as a traceparent
 
     def headers(self) -> dict[str, str]:
         """The gate's workload headers. What is not plain ASCII is percent-encoded."""
@@ -76,6 +79,7 @@ class Workload:
             try_number=ti.try_number,
             map_index=-1 if ti.map_index is None else ti.map_index,
             tags=tuple(sorted(str(tag) for tag in tags)),
+            span=compat.task_span(context),
         )
 
     @classmethod
@@ -109,17 +113,46 @@ class Calls:
 
 
 def traceparent(workload: Workload | None) -> str:
-    """A W3C Trace Context header: the current span's where Airflow traces, else one for the DAG run."""
-    try:
-        from opentelemetry import trace
+    """A W3C Trace Context header: Airflow's span where it traces, else one for the DAG run.
 
-        span = trace.get_current_span().get_span_context()
-        if span.is_valid:
-            return f"00-{span.trace_id:032x}-{span.span_id:016x}-{int(span.trace_flags):02x}"
-    except ImportError:
-        pass
+    Where it does not, Airflow 3 has ids for every try all the same, which say that nobody records them: that would
+    keep the gate from recording its part.
+    """
+    current, own = _current_span(), workload.span if workload is not None else ""
+    # On Airflow 2 a task's process inherits the executor's span, which is in another trace.
+    if _sampled(own) and current[3:35] != own[3:35]:
+        return own
+    for said in (current, own):
+        if _sampled(said) or (_TRACEPARENT.fullmatch(said) and _tracing()):
+            return said
     trace_id = workload.trace_id() if workload is not None else uuid.uuid4().hex
     return f"00-{trace_id}-{uuid.uuid4().hex[:16]}-01"
+
+
+def _current_span() -> str:
+    """What goes on as this code runs; empty for nothing. Other threads than the task's own see nothing."""
+    try:
+        from opentelemetry import trace
+    except ImportError:
+        return ""
+    span = trace.get_current_span().get_span_context()
+    if not span.is_valid:
+        return ""
+    return f"00-{span.trace_id:032x}-{span.span_id:016x}-{int(span.trace_flags):02x}"
+
+
+def _sampled(said: str) -> bool:
+    found = _TRACEPARENT.fullmatch(said)
+    return found is not None and bool(int(found[2], 16) & 1)
+
+
+def _tracing() -> bool:
+    """Whether anything in this process records spans: then one that is not sampled was chosen not to be."""
+    try:
+        from opentelemetry import trace
+    except ImportError:
+        return False
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider | trace.NoOpTracerProvider)
 
 
 def encode(text: str, plain: str = _PLAIN) -> str:

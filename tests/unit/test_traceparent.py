@@ -7,13 +7,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from language import examples
 
-from traceparent import LONG, MOST, context
+from traceparent import LONG, MOST, Trace, client_span, read, sampled_from, server_span, written
 
 REQUEST = "0af7651916cd43dd8448eb211c80319c"
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 GOOD = f"00-{TRACE}-{PARENT}-01"
 NEW = {"traceparent": f"00-{REQUEST}-8448eb211c80319c-00"}
+EVERY = sampled_from(1)  # new traces are recorded
 VALID = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def context(headers: dict[str, str], request_id: str) -> dict[str, str]:
+    """What the upstream gets while no spans are exported."""
+    return written(read(headers, request_id), request_id)
+
+
+def exporting(headers: dict[str, str], request_id: str = REQUEST) -> dict[str, str]:
+    """What it gets while they are."""
+    return written(read(headers, request_id, EVERY), request_id)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +142,75 @@ def _id(digits: int) -> st.SearchStrategy[str]:
     return st.builds(lambda first, last: first * (digits - 1) + last, _HEX, _HEX | st.sampled_from("gF-"))
 
 
+def test_a_trace_that_somebody_records_goes_on_through_the_gates_own_span() -> None:
+    trace = read({"traceparent": GOOD, "tracestate": "a=1"}, REQUEST, EVERY)
+    assert trace == Trace(TRACE, PARENT, 1, "a=1", True)
+    sent = {"traceparent": f"00-{TRACE}-{client_span(REQUEST)}-01", "tracestate": "a=1"}
+    assert written(trace, REQUEST) == sent
+
+
+@pytest.mark.parametrize(
+    ("flags", "written_flags"),
+    [
+        pytest.param("01", "01", id="sampled"),
+        pytest.param("03", "03", id="sampled, and the id is random"),
+        pytest.param("ff", "03", id="flags that are not known yet are set to zero by whoever is the parent"),
+    ],
+)
+def test_flags_of_a_trace_that_is_recorded(flags: str, written_flags: str) -> None:
+    sent = exporting({"traceparent": GOOD[:-2] + flags})
+    assert sent == {"traceparent": f"00-{TRACE}-8448eb211c80319c-{written_flags}"}
+
+
+@pytest.mark.parametrize("flags", ["00", "02", "fe"])
+def test_a_trace_that_nobody_records_is_not_recorded_here_either(flags: str) -> None:
+    headers = {"traceparent": GOOD[:-2] + flags, "tracestate": "a=1"}
+    assert not read(headers, REQUEST, EVERY).recorded
+    assert exporting(headers) == context(headers, REQUEST) == headers
+
+
+def test_a_new_trace_is_the_requests_own() -> None:
+    assert read({}, REQUEST, EVERY) == Trace(REQUEST, None, 1, "", True)
+    assert exporting({}) == {"traceparent": f"00-{REQUEST}-8448eb211c80319c-01"}
+    assert exporting({"traceparent": "rubbish", "tracestate": "a=1"}) == exporting({})
+    assert read({}, REQUEST) == Trace(REQUEST, None, 0, "", False)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1e-12, 0.1, 0.5, 0.999, 1.0])
+def test_of_new_traces_as_many_are_recorded_as_asked_for(ratio: float) -> None:
+    least = sampled_from(ratio)
+    # Ids whose last 56 bits are spread evenly.
+    ids = [f"{'a' * 18}{number * 2**56 // 1000:014x}" for number in range(1000)]
+    recorded = [each for each in ids if read({}, each, least).recorded]
+    assert abs(len(recorded) - 1000 * ratio) <= 1
+    assert recorded == ids[len(ids) - len(recorded) :]
+    # And those of the others say so, for whoever comes next.
+    assert {written(read({}, each, least), each)["traceparent"][-2:] for each in ids} == {
+        *(["01"] if recorded else []),
+        *(["00"] if len(recorded) < 1000 else []),
+    }
+
+
+@pytest.mark.parametrize(
+    "sent", [{}, {"traceparent": GOOD}, {"traceparent": GOOD[:-1] + "0"}], ids=["new", "sampled", "unsampled"]
+)
+def test_nothing_is_recorded_while_nothing_is_exported(sent: dict[str, str]) -> None:
+    assert not read(sent, REQUEST).recorded
+
+
+def test_a_caller_decides_whether_its_trace_is_recorded_whatever_the_ratio() -> None:
+    assert read({"traceparent": GOOD}, REQUEST, sampled_from(0)).recorded
+    assert not read({}, REQUEST, sampled_from(0)).recorded
+
+
+@pytest.mark.parametrize("request_id", ["0" * 32, "0" * 16 + "1" * 16, "1" * 16 + "0" * 16, REQUEST])
+def test_spans_have_ids_that_are_none_of_them_zero_nor_the_same(request_id: str) -> None:
+    server, client = server_span(request_id), client_span(request_id)
+    assert re.fullmatch(r"(?!0{16})[0-9a-f]{16}", server)
+    assert re.fullmatch(r"(?!0{16})[0-9a-f]{16}", client)
+    assert server != client
+
+
 @given(
     st.text(max_size=70)
     | st.builds(
@@ -154,5 +234,6 @@ def test_whatever_is_sent_a_trace_goes_out_that_can_be_read(parent: str, state: 
     kept = out.get("tracestate", "x")
     assert 0 < len(kept) <= MOST
     assert re.fullmatch(r"[\t -~]+", kept)
+    assert VALID.fullmatch(exporting({"traceparent": parent, "tracestate": state}, request_id)["traceparent"])
     members = [member.strip() for member in state.split(",")]
     assert kept == "x" or all(member.strip() in members for member in kept.split(","))
