@@ -2,7 +2,7 @@
 
 import typer
 
-from airgate import demo, deploy, doctor, grant, issuer, keys, policy, revoke
+from airgate import audit, demo, deploy, doctor, grant, issuer, keys, policy, revoke
 from airgate.dev import command, token
 
 app = typer.Typer(
@@ -20,3 +20,4 @@ app.add_typer(issuer.app, name="issuer")
 app.add_typer(keys.app, name="keys")
 app.add_typer(revoke.app, name="revoke")
 app.add_typer(grant.app, name="grant")
+app.add_typer(audit.app, name="audit")

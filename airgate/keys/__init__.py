@@ -1,8 +1,9 @@
-"""`airgate keys`: the keys that operators sign with, and those that a gate signs assertions to upstreams with."""
+"""`airgate keys`: the keys that operators sign with, and those that a gate signs assertions and its audit log with."""
 
 import typer
 
 from airgate.keys.assertion import app as assertion_app
+from airgate.keys.audit import app as audit_app
 from airgate.keys.signing import new, show_, trust
 
 app = typer.Typer(
@@ -13,3 +14,4 @@ app.command("new")(new)
 app.command("show")(show_)
 app.command("trust")(trust)
 app.add_typer(assertion_app, name="assertion")
+app.add_typer(audit_app, name="audit")
