@@ -109,15 +109,15 @@ def run_wrangler(
                 raise WranglerFailed(f"wrangler {arguments[0]} did not end within {timeout:.0f} s.") from None
             raise
     if process.returncode != 0:
-        said = "\n".join(_said(output + errors)[-LINES:])
+        told = "\n".join(said(output + errors)[-LINES:])
         raise WranglerFailed(
-            f"wrangler {arguments[0]} failed:\n{said}",
+            f"wrangler {arguments[0]} failed:\n{told}",
             locked=embedded and _LOCKED.search(output + errors) is not None,
         )
     return output
 
 
-def _said(text: str) -> list[str]:
-    """The lines that tell what went wrong, each once."""
+def said(text: str) -> list[str]:
+    """Of what wrangler prints, the lines that tell what went wrong, each once."""
     lines = (line.rstrip() for line in _COLOUR.sub("", text).splitlines())
     return list(dict.fromkeys(line for line in lines if line and not _BESIDE.match(line)))

@@ -273,19 +273,26 @@ def _from_log(request_id: str, log: Path | None, env: str, match: dict[str, str]
     try:
         if log is None and env != LOCAL:
             raise ActInvalid(f"Say where the audit log of {env} is: --log FILE, with one event a line.")
-        event = find(log or read_stack().audit, request_id).event
+        record = find(log or read_stack().audit, request_id)
+        event = record.event
     except (RecordError, StackError) as error:
         raise ActInvalid(str(error)) from None
     if not event.get("subject"):
         raise ActInvalid(
             f"Nobody was known when that request was refused ({event.get('reason')}): there is nothing to revoke."
         )
+    if record.unnamed and not event.get("token_id"):
+        raise ActInvalid(
+            f"The token of that request has no jti, and {record.unnamed}, which no token carries. Find out "
+            f"who it is, and shut out that: --subject SUB{_option('issuer', event['issuer'])}"
+        )
     if not event.get("token_id"):
         raise ActInvalid(
             "The token of that request has no jti, so it can't be told from others. Shut out its subject:"
             f"{_option('subject', event['subject'])}{_option('issuer', event['issuer'])}"
         )
-    for name in ("token_id", "issuer", "subject"):
+    # A pseudonym is nobody's subject: a revocation that asked for it, too, would hit nothing.
+    for name in ("token_id", "issuer") if record.unnamed else ("token_id", "issuer", "subject"):
         if match.setdefault(name, event[name]) != event[name]:
             raise ActInvalid(f"The request has another {name} than the command says. Leave one of them out.")
 

@@ -119,6 +119,6 @@ def summary(seed: Seed) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 policy`, `2 policies`."""
-    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    """`1 policy`, `2 policies`, `2 keys`."""
+    plural = noun[:-1] + "ies" if noun.endswith("y") and noun[-2] not in "aeou" else noun + "s"
     return f"{number:,} {noun if number == 1 else plural}"

@@ -25,7 +25,7 @@ from airgate.policy import cases, recorded
 from airgate.policy.check import report
 from airgate.policy.compile import Compiled, StandIns, compile_folder
 from airgate.policy.explanation import Branch, explain_answer
-from airgate.policy.gate import Gate, upstream_of
+from airgate.policy.gate import Answer, Gate, upstream_of
 from airgate.policy.live import Live, LiveError
 from airgate.policy.output import console
 from airgate.policy.recorded import Recorded, RecordError
@@ -361,7 +361,7 @@ def _explain_recorded(
     record = recorded.find(stack.audit if stack is not None else log or Path(), request_id)
     known = path if path is not None else record.path
     if known is None or not record.decided:
-        _print(_only_recorded(record), screen)
+        print_branch(_only_recorded(record), screen)
         return PERMITTED if record.permit else DENIED
     request = record.request(known)
     if path is not None and record.path is None and upstream_of(request) != record.event.get("upstream"):
@@ -370,15 +370,18 @@ def _explain_recorded(
         policies = _live(request)
     else:
         policies = _seed(root, StandIns(stack.provider, stack.sample) if stack is not None else None)
-    notes = [f"Recorded: {record.lines[0]}", *record.answers]
+    question = recorded_question(record, request, policies)
+    question.notes[:0] = [f"Recorded: {record.lines[0]}", *record.answers]
+    return _show(question, policies, everything, screen)
+
+
+def recorded_question(record: Recorded, request: Request, policies: Policies) -> Question:
+    """A recorded request, to be decided again."""
+    notes = []
     version = policies.gate.bundle.version
     if record.bundle != version:
         notes.append(f"It was decided by bundle {record.bundle}; this is {version}, {policies.origin}.")
-    notes.append(
-        "The log holds no claims, query, headers or body: conditions on claims and query are unknown here, "
-        "and obligations are listed, not tried."
-    )
-    return _show(Question(request, record.caller(), notes), policies, everything, screen)
+    return Question(request, record.caller(policies.gate.bundle.roles), notes + record.unknown)
 
 
 def _only_recorded(record: Recorded) -> Branch:
@@ -399,21 +402,26 @@ def _only_recorded(record: Recorded) -> Branch:
 
 
 def _show(question: Question, policies: Policies, everything: bool, screen: Console) -> int:
+    branch, answer = explained(question, policies, everything)
+    for note in question.notes:
+        screen.print(Text(note), soft_wrap=True)
+    print_branch(branch, screen)
+    return PERMITTED if answer.permit else DENIED
+
+
+def explained(question: Question, policies: Policies, everything: bool) -> tuple[Branch, Answer]:
+    """Why a request gets its answer, and that. Raises InvalidRequest."""
     gate = policies.gate
     if flaws := gate.unknown_names(question.request, question.caller):
         raise InvalidRequest(*flaws)
     recorded_one = question.caller is not None
     answer = gate.answer(question.request, question.caller, now=time.time(), obliged=not recorded_one)
-    for note in question.notes:
-        screen.print(Text(note), soft_wrap=True)
-    branch = explain_answer(
-        answer, policies.shards, f"{gate.bundle.version} {policies.origin}", everything=everything
-    )
-    _print(branch, screen)
-    return PERMITTED if answer.permit else DENIED
+    version = f"{gate.bundle.version} {policies.origin}"
+    return explain_answer(answer, policies.shards, version, everything=everything), answer
 
 
-def _print(branch: Branch, screen: Console) -> None:
+def print_branch(branch: Branch, screen: Console) -> None:
+    """A tree at a terminal, and lines set in elsewhere."""
     if not screen.is_terminal:
         _print_plain(branch, screen, 0)
         return

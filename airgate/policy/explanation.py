@@ -33,6 +33,7 @@ from airgate.policy.seed import either
 
 SHOWN = 10  # policies that don't match are named up to this many
 NEAREST = 3  # permits or targets that are proposed
+WAYS = "To be permitted"  # the branch of what it would take
 SIMILAR = 0.6  # of two segments, from which on one is taken for the other misspelt
 
 _WORD = {True: "true", False: "false", None: "unknown"}
@@ -141,7 +142,10 @@ def _add_request(root: Branch, call: Call) -> None:
 
 
 def _add_identity(branch: Branch, identity: Identity, tagged: tuple[str, ...] | None = None) -> None:
-    branch.add(f"by {identity.subject} of issuer {identity.issuer}, {identity.kind}")
+    # Of a recorded call the subject may be unknown (recorded.Recorded.caller).
+    branch.add(
+        f"by {identity.subject or 'a subject that the log does not name,'} of issuer {identity.issuer}, {identity.kind}"
+    )
     if identity.actor is not None:
         branch.add(f"{identity.actor} acts for it")
     if identity.jkt is not None:
@@ -233,7 +237,7 @@ def _add_ways(root: Branch, considered: list[Candidate], call: Call, known: Iter
     enforced = [candidate for candidate in considered if not candidate[0].shadow]
     forbids = [each for each in enforced if each[0].forbids and each[0].matches(call, each[1])]
     permits = [each for each in enforced if not each[0].forbids]
-    ways = root.add("To be permitted", "bold")
+    ways = root.add(WAYS, "bold")
     for policy, route in forbids:
         truths = _truths(policy, call, route)
         if not truths:

@@ -46,6 +46,7 @@ from policy import Index
 MOST_ADDRESSES = 200_000  # whose policies are remembered
 
 ANYWHERE = "/**"
+SHORTENED = "its line was too long for the log, which holds only the beginning of the {}"
 LENT = "a temporary grant had a part in the decision, and grants aren't part of policy"
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9_-]+)+")
 
@@ -172,6 +173,9 @@ class Judge:
     def judge(self, case: Case, call: Call) -> Judgement:
         """The answer to the calls of a case, of which `call` is one."""
         group, place = case.group, case.place
+        for name in ("issuer", "upstream"):
+            if name in group.record.cut:
+                return Judgement(None, why=(SHORTENED.format(name),))
         issuer = self._issuers.get(group.caller.identity.issuer)
         if issuer is None:
             return Judgement(False, reason=Reason.TOKEN_ISSUER)
@@ -182,20 +186,23 @@ class Judge:
         if place.refused is not None:
             return Judgement(False, reason=place.refused)
         past = self._past(group)
-        caller, open_roles = self._caller(group, issuer, past)
+        caller, told, hidden = self._caller(group, issuer, past)
+        open_roles = told | hidden
         missing = set(caller.tagged or ()) - caller.identity.granted
         if missing - open_roles:
             if group.record.lent:
                 return Judgement(None, why=(LENT,))
             return Judgement(False, reason=Reason.ROLE_NOT_GRANTED)
         _, target = self._place(call)
+        if group.record.query == "":
+            target = target._replace(query="")
         asked = self._asked(call, target, caller)
-        other = self._asked(call, target, _with(caller, open_roles)) if open_roles else asked
+        other = self._asked(call, target, _with(caller, open_roles, hidden)) if open_roles else asked
         must: list[Found] = []
         may: list[Found] = []
         why: dict[str, None] = {}
         for each in place.found:
-            surely, possibly, reasons = self._matches(each, asked, other, group, open_roles, past, place)
+            surely, possibly, reasons = self._matches(each, asked, other, group, told, hidden, past, place)
             if possibly:
                 (must if surely else may).append(each)
                 if not surely:
@@ -204,9 +211,9 @@ class Judge:
         doubts = []
         if group.record.lent:
             doubts.append(LENT)
-        if len(group.record.event["roles"]["granted"]) >= CUT_LIST:
-            doubts.append(f"the log holds {CUT_LIST} roles of a caller at most")
-        if missing:
+        if missing & hidden:
+            doubts.append("the log doesn't hold all roles of these callers")
+        elif missing:
             doubts.append(
                 f"the roles of Airgate-Role: {', '.join(sorted(missing))}, are granted in another way now"
             )
@@ -220,14 +227,16 @@ class Judge:
         if path is None:
             path = call.group.record.path  # of one of the gate's own pages
             if path is None:
-                return self._anywhere(Target(method, upstream, (), "", UNKNOWN_QUERY), event.get("route"))
+                nowhere = Target(method, upstream, (), "", UNKNOWN_QUERY)
+                return self._anywhere(nowhere, call.group.record.route)
             return self._at(method, upstream, path)
         seen = (method, upstream, path)
         at = self._seen.get(seen)
         if at is not None:
             return at
         if len(path) >= CUT_PATH:
-            return self._anywhere(Target(method, upstream, (), "", UNKNOWN_QUERY), event.get("route"))
+            nowhere = Target(method, upstream, (), "", UNKNOWN_QUERY)
+            return self._anywhere(nowhere, call.group.record.route)
         path = f"/{upstream}{path}"
         at = self._at(method, upstream, self._alike(upstream, path))
         if at[0].compares_path:
@@ -327,17 +336,24 @@ class Judge:
         if (
             "lent" in event["roles"]
             or event.get("grants")
+            or group.record.cut & {"permits", "forbids", "shadow"}
             or max(len(event[name]) for name in ("permits", "forbids", "shadow")) >= CUT_LIST
         ):
             return None
         return next((known for known in self.known if event.get("bundle") in known.versions), None)
 
-    def _caller(self, group: Group, issuer: Issuer, past: Known | None) -> tuple[Caller, frozenset[str]]:
-        """A caller with the roles that this set grants, and those of which that can't be told."""
+    def _caller(
+        self, group: Group, issuer: Issuer, past: Known | None
+    ) -> tuple[Caller, frozenset[str], frozenset[str]]:
+        """A caller with the roles that this set grants, and those of which that can't be told.
+
+        Of these, first those that it may grant in another way, then those that the log may have left out.
+        """
         caller = group.caller
         identity = caller.identity
         if group.record.lent:
-            return caller, frozenset()
+            return caller, frozenset(), frozenset()
+        unnamed = group.record.unnamed
         seen = self.seen.get(identity.issuer, set())
         lent = group.record.event["roles"].get(
             "lent", ()
@@ -345,24 +361,27 @@ class Judge:
         name = identity.issuer
         granted, unknown, told = set(), set(), set()
         for grant in issuer.mapping.grants:
-            if grant.claim is None or grant.claim == KIND:
+            if grant.claim == KIND or (grant.claim is None and not unnamed):
                 if grant.value == (identity.subject if grant.claim is None else identity.kind):
                     granted.add(grant.role)
                 continue
             if past is not None:
                 same = past.grants.get(f"{name} {grant.role}") == self._grants.get(f"{name} {grant.role}")
             else:
-                same = grant.role in seen
+                same = grant.role in seen and grant.claim is not None
             if not same or grant.role in lent:
                 told.add(grant.role)
             elif grant.role in identity.granted:
                 granted.add(grant.role)
             elif grant.role in identity.unknown:
                 unknown.add(grant.role)
-        open_roles = frozenset(told - granted)
+        hidden: set[str] = set()
+        if "roles" in group.record.cut or len(identity.granted) >= CUT_LIST:
+            hidden = {grant.role for grant in issuer.mapping.grants} - granted
         effective = frozenset(granted) if caller.tagged is None else caller.effective
         identity = identity._replace(granted=frozenset(granted), unknown=frozenset(unknown - granted))
-        return caller._replace(identity=identity, effective=effective), open_roles
+        caller = caller._replace(identity=identity, effective=effective)
+        return caller, frozenset(told - granted), frozenset(hidden)
 
     def _matches(
         self,
@@ -370,21 +389,22 @@ class Judge:
         asked: Asked,
         other: Asked,
         group: Group,
-        open_roles: frozenset[str],
+        told: frozenset[str],
+        hidden: frozenset[str],
         past: Known | None,
         place: Place,
     ) -> tuple[bool, bool, list[str]]:
         """Whether a policy matches for certain, and whether it may; why that isn't the same."""
-        policy, route = each.policy, each.route
+        policy, route, open_roles = each.policy, each.route, told | hidden
         if past is not None:
-            matched = self._remembered(policy, past, group, asked.target, open_roles)
+            matched = self._remembered(policy, past, group, asked.target, told)
             if matched is not None:
                 return matched, matched, []
         favour, against = [], []
         reasons = []
         for condition in policy.conditions:
             truths = {_truth(policy, condition, route, asked)}
-            if truths != {False} and (doubt := _unlogged(condition, asked, place.somewhere)):
+            if truths != {False} and (doubt := _unlogged(condition, asked, group, place.somewhere)):
                 truths = {True, None, False}
                 reasons.append(f"{policy.id} {doubt}")
             elif isinstance(condition, Roles) and condition.values & open_roles:
@@ -396,8 +416,8 @@ class Judge:
             favour.append(_Certain(next(truth for truth in (True, None, False) if truth in truths)))
             against.append(_Certain(next(truth for truth in (False, None, True) if truth in truths)))
         if not each.certain:
-            told = "was not logged" if place.somewhere == ANYWHERE else f"is somewhere in {place.somewhere}"
-            reasons.append(f"{policy.id} is about {_listed(policy.paths)}, and the path {told}")
+            where = "was not logged" if place.somewhere == ANYWHERE else f"is somewhere in {place.somewhere}"
+            reasons.append(f"{policy.id} is about {_listed(policy.paths)}, and the path {where}")
         possibly = policy._replace(conditions=tuple(favour)).matches(asked, route)
         surely = each.certain and policy._replace(conditions=tuple(against)).matches(asked, route)
         return surely, possibly, reasons
@@ -477,26 +497,42 @@ def _truth(policy: Policy, condition: Condition, route: str, asked: Asked) -> Tr
     return policy._replace(conditions=(condition,)).truth(asked, route)
 
 
-def _unlogged(condition: Condition, asked: Asked, somewhere: str | None) -> str:
-    """What a condition asks for that no log holds; empty when it's there."""
+def _unlogged(condition: Condition, asked: Asked, group: Group, somewhere: str | None) -> str:
+    """What a condition asks for that the log doesn't hold; empty when it's there."""
+    record, query_known = group.record, asked.target.query != UNKNOWN_QUERY
+    names = (condition.left, condition.right) if isinstance(condition, Equal) else (condition.name,)
+    for name in names:
+        if name == "subject.id" and record.unnamed:
+            return f"asks for the subject, and {record.unnamed}"
+        space, _, member = name.partition(".")
+        member = member.partition(".")[0]
+        if space == "workload" and "workload" in record.cut and member in record.event["workload"]:
+            return f"asks for the {member}, and {SHORTENED.format(member)}"
+    if isinstance(condition, Network) and "client" in record.cut:
+        return f"asks for the client's address, and {SHORTENED.format('address')}"
     if isinstance(condition, Claim):
         return f"asks for the claim {'.'.join(condition.path)}, and the log holds no claims"
-    if isinstance(condition, Query):
-        return f"asks for the parameter {condition.parameter}, and the log holds no query"
+    if isinstance(condition, Query) and not query_known:
+        return f"asks for the parameter {condition.parameter}, and the log doesn't hold the query"
     if isinstance(condition, Among) and condition.name == "when.country" and asked.country is None:
         return "asks for the client's country, which the log doesn't hold here"
     if isinstance(condition, Equal):
         for name in (condition.left, condition.right):
             space, _, member = name.partition(".")
             claim = space == "subject" and member not in ("id", "issuer", "kind")
-            if claim or space == "query" or (space == "resource" and somewhere is not None):
+            if (
+                claim
+                or (space == "query" and not query_known)
+                or (space == "resource" and somewhere is not None)
+            ):
                 return f"compares {condition.left} with {condition.right}, and the log doesn't hold {name}"
     return ""
 
 
-def _with(caller: Caller, roles: frozenset[str]) -> Caller:
+def _with(caller: Caller, roles: frozenset[str], hidden: frozenset[str]) -> Caller:
+    """A caller that has these roles, too. `hidden`: those of them that it may even have named in its tag."""
     identity = caller.identity._replace(granted=caller.identity.granted | roles)
-    effective = caller.effective | roles if caller.tagged is None else caller.effective
+    effective = caller.effective | (roles if caller.tagged is None else hidden)
     return caller._replace(identity=identity, effective=effective)
 
 

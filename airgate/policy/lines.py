@@ -1,86 +1,62 @@
-"""Lines of logs, many at a time, numbered, with a bar at a terminal while that takes longer than a second."""
+"""Events of logs as they were written, many at a time, numbered; whatever carried them was taken off.
 
-import sys
+Lines that begin with an event and end with one are handed on as they are; only the others are looked into
+(airgate.audit.source).
+"""
+
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from time import monotonic
-from typing import IO
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-from airgate.policy.output import PATIENCE
-from airgate.policy.recorded import RecordError
+if TYPE_CHECKING:
+    from airgate.audit.source import Tally
 
 STANDARD_INPUT = Path("-")
-LONGEST_LINE = 1 << 18  # bytes; the gate's own come to a few thousand
-
-_CHUNK = 1 << 20  # bytes that are read at once
-_KEPT = 32  # bytes of a line that is too long: enough to tell whether it was one of the gate's
+EVENT = b'{"event":"'
 
 
-def batches(logs: list[Path]) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
-    """Numbered lines of each log, many at a time, with a bar at a terminal when it takes longer than a second."""
-    total = 0
-    with ExitStack() as stack:
-        files: list[tuple[str, IO[bytes]]] = []
-        for log in logs:
-            if log == STANDARD_INPUT:
-                files.append(("standard input", sys.stdin.buffer))
-                continue
-            try:
-                files.append((str(log), stack.enter_context(log.open("rb"))))
-                total += log.stat().st_size
-            except OSError as error:
-                raise RecordError(f"{log}: can't be read: {error.strerror}") from None
-        bar = stack.enter_context(_Bar(None if STANDARD_INPUT in logs else total))
-        for name, file in files:
-            number, rest = 0, b""
-            while True:
-                try:
-                    chunk = file.read(_CHUNK)
-                except OSError as error:
-                    raise RecordError(f"{name}: can't be read: {error.strerror}") from None
-                lines = (rest + chunk).split(b"\n")
-                rest = lines.pop() if chunk else b""
-                if len(rest) > LONGEST_LINE:
-                    # Something that is no log. What was read of it stands for a broken line.
-                    lines.append(rest[:_KEPT])
-                    rest = b""
-                yield name, list(enumerate(lines, number + 1))
-                number += len(lines)
-                bar.advance(len(chunk))
-                if not chunk:
-                    break
+def batches(logs: list[Path], tally: "Tally | None" = None) -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
+    """What may be events of each log, with the numbers of their lines; foreign lines are counted in the tally.
+
+    A bar is shown at a terminal when it takes longer than a second. Raises RecordError.
+    """
+    from airgate.audit import source  # late, for the commands of airgate.audit use airgate.policy
+
+    counts = source.Tally() if tally is None else tally
+    with source.watched(source.paths(logs)) as files:
+        for name, chunks in files:
+            counts.files += 1
+            base = 0
+            for chunk in chunks(counts):
+                lines = chunk.split(b"\n")
+                yield name, list(_events(lines, base, counts))
+                base += len(lines) - (not lines[-1])
+            counts.lines += base
 
 
-class _Bar:
-    """A bar on standard error, once there is reason for one."""
+def parted(line: bytes) -> list[bytes]:
+    """The events of a line that holds several, one behind the other."""
+    from airgate.audit import source
 
-    def __init__(self, total: int | None) -> None:
-        self._total = total
-        self._begin = monotonic()
-        self._progress: Progress | None = None
-        self._done = 0
+    if line.find(EVENT, 1) < 0:
+        return [line]
+    return [text for _, text in source.texts(line, source.Tally())]
 
-    def __enter__(self) -> "_Bar":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+def _events(lines: list[bytes], base: int, tally: "Tally") -> Iterator[tuple[int, bytes]]:
+    from airgate.audit import source
 
-    def advance(self, size: int) -> None:
-        self._done += size
-        if self._progress is None:
-            screen = Console(stderr=True)
-            if not screen.is_terminal or monotonic() - self._begin < PATIENCE:
-                return
-            self._progress = Progress(
-                TextColumn("reading"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
-                console=screen, transient=True,
-            )  # fmt: skip
-            self._progress.start()
-            self._task = self._progress.add_task("reading", total=self._total)
-        self._progress.update(self._task, completed=self._done)
+    other: list[bytes] = []  # lines that come one after the other, for an object may extend over many
+    begun = base
+    for number, line in enumerate(lines, base + 1):
+        if not (line.startswith(EVENT) and line.endswith(b'"}')):
+            if not other:
+                begun = number - 1
+            other.append(line)
+            continue
+        if other:
+            yield from ((begun + at, text) for at, text in source.texts(b"\n".join(other), tally))
+            other = []
+        yield number, line
+    if other:
+        yield from ((begun + at, text) for at, text in source.texts(b"\n".join(other), tally))

@@ -30,9 +30,22 @@ class Live:
             raise LiveError(
                 f"The ledger of {env.name} has no entry{doubt}. Publish: airgate policy publish --env {env.name}"
             )
+        return cls._load(env, named.bundle)
+
+    @classmethod
+    def at(cls, env: Environment, version: str) -> "Live":
+        """What the log calls that version: bundles stay in KV. Raises LiveError, and as Environment does."""
+        found = sorted(env.kv_names(BUNDLE + version))
+        if len(found) != 1:
+            why = "several bundles that begin so" if found else "no such bundle"
+            raise LiveError(f"KV of {env.name} holds {why}: {version}")
+        return cls._load(env, found[0].removeprefix(BUNDLE))
+
+    @classmethod
+    def _load(cls, env: Environment, digest: str) -> "Live":
         try:
-            text = _value(env.kv_get, BUNDLE + named.bundle, "the bundle")
-            return cls(load_bundle(pinned(text, named.bundle, "the bundle")), env.kv_get)
+            text = _value(env.kv_get, BUNDLE + digest, "the bundle")
+            return cls(load_bundle(pinned(text, digest, "the bundle")), env.kv_get)
         except ValueError as error:
             raise LiveError(f"The gate would refuse what is in KV: {error}") from None
 

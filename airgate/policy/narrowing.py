@@ -45,6 +45,7 @@ class Use:
     tasks: set[tuple[str, bool] | None] = field(default_factory=set)  # each with whether it's attested
     roles: set[frozenset[str]] = field(default_factory=set)  # in use, of each kind of call
     routes: dict[str, "Paths"] = field(default_factory=dict)
+    unnamed: bool = False  # the log has pseudonyms
 
     @property
     def attested(self) -> bool:
@@ -64,7 +65,8 @@ class Use:
         event, caller = call.group.record.event, call.group.caller
         self.issuers.add(caller.identity.issuer)
         self.kinds.add(caller.identity.kind)
-        self.subjects.add(caller.identity.subject)
+        self.subjects.add(event["subject"])
+        self.unnamed = self.unnamed or bool(call.group.record.unnamed)
         self.methods.add(event["method"])
         self.roles.add(caller.effective)
         task = caller.workload.get("task")
@@ -250,7 +252,7 @@ def _pairs(equals: list[Any]) -> list[list[str]]:
 def _subject(permit: Mapping[str, Any], use: Use) -> dict[str, Any]:
     subject: dict[str, Any] = {"issuer": _one_or_all(use.issuers), "kind": _one_or_all(use.kinds)}
     subject |= {name: value for name, value in permit.items() if name not in subject}
-    if "id" in permit:
+    if "id" in permit and not use.unnamed:
         subject["id"] = sorted(set(listed(permit["id"])) & use.subjects)
     roles = permit.get("roles", {})
     if "any" in roles:

@@ -1,16 +1,19 @@
 """A request as the audit log holds it, made into one that can be decided again.
 
-The log holds who called and as what, never claims or the query, and a path only where the upstream opted in. What isn't
-there is unknown, not absent.
+The log holds who called and as what, never claims, and a path or a value of the query only where the upstream opted in.
+It may have a pseudonym for the caller, and of a line that was too long only a part. What isn't there is unknown, not
+absent.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from airgate.engine import EVALUATION, EVALUATIONS, Caller, Fact, Identity
+from airgate.policy.lines import batches, parted
 from airgate.policy.phrases import joined
 from airgate.policy.request import Request, moment
 from airgate.policy.words import quoted
@@ -19,6 +22,10 @@ from airgate.policy.words import quoted
 _PAGES = {"health": "/-/health", "evaluation": EVALUATION, "evaluations": EVALUATIONS}
 
 _CLASH = "credentials "  # how the detail begins when permits ask for credentials that exclude each other
+_PSEUDONYM = re.compile(r"pseudonym:[0-9a-f]{32}")
+
+# What the gate writes of a query at most. Of what is as long, something may have been left out.
+MOST_PARAMETERS, MOST_VALUES, LONGEST_VALUE = 32, 4, 256
 
 
 class RecordError(Exception):
@@ -58,7 +65,40 @@ class Recorded:
         """As the caller sent it, less the query. None: the log doesn't hold it."""
         path: str | None = self.event.get("path")
         page = _PAGES.get(self.event.get("page", ""))
-        return page if path is None else f"/{self.event['upstream']}{path}"
+        return page if path is None or "path" in self.cut else f"/{self.event['upstream']}{path}"
+
+    @property
+    def cut(self) -> frozenset[str]:
+        """Members that the log holds only a part of."""
+        return frozenset(self.event.get("cut", ()))
+
+    @property
+    def unnamed(self) -> str:
+        """Why it isn't known who called; empty where it is."""
+        if _PSEUDONYM.fullmatch(self.event["subject"]) is not None:
+            return "the log holds a pseudonym of the subject"
+        return "the log holds only the beginning of the subject" if "subject" in self.cut else ""
+
+    @property
+    def route(self) -> str | None:
+        """The path pattern of the first policy that decided. None: there is none, or not all of it is in the log."""
+        route: str | None = self.event.get("route")
+        return None if "route" in self.cut else route
+
+    @property
+    def query(self) -> str | None:
+        """As the caller sent it, with its `?`, though perhaps in another order. None: not all of it is in the log."""
+        if self.event.get("schema") == 1 or "query" in self.cut:
+            return None
+        parameters: Mapping[str, list[str] | None] = self.event.get("query", {})
+        pairs = []
+        for name, values in parameters.items():
+            if values is None or len(values) >= MOST_VALUES:
+                return None
+            pairs += [f"{name}={value}" for value in values]
+        if len(parameters) >= MOST_PARAMETERS or any(len(pair) >= LONGEST_VALUE for pair in pairs):
+            return None
+        return "?" + "&".join(pairs) if pairs else ""
 
     @property
     def lines(self) -> list[str]:
@@ -101,24 +141,33 @@ class Recorded:
             self.event.get("grants") or set(roles["tagged"] or ()).intersection(roles.get("lent", ()))
         )
 
-    def caller(self) -> Caller:
-        """The caller as the gate knew it then, of a request that policy was asked about; less roles lent to it."""
+    def caller(self, roles_there_are: Iterable[str] = ()) -> Caller:
+        """The caller as the gate knew it then, of a request that policy was asked about; less roles lent to it.
+
+        What the log holds only a part of is left out, and so unknown to conditions. `roles_there_are`: those which the
+        caller may have had, where the log doesn't hold all of its roles.
+        """
         event = self.event
         roles = event["roles"]
         lent = set(roles.get("lent", ()))
+        unknown = set(roles.get("unknown", ()))
+        if "roles" in self.cut:
+            unknown |= set(roles_there_are) - set(roles["granted"])
+        subject: Any = event["subject"] if not self.unnamed else None  # to conditions that is unknown
         workload = {
             name: Fact(
                 tuple(fact["value"]) if isinstance(fact["value"], list) else fact["value"], fact["attested"]
             )
             for name, fact in event["workload"].items()
+            if "workload" not in self.cut
         }
         identity = Identity(
             event["issuer"],
-            event["subject"],
+            subject,
             event["kind"],
             frozenset(roles["granted"]) - lent,
             {name: fact for name, fact in workload.items() if fact.attested},
-            frozenset(roles.get("unknown", ())),
+            frozenset(unknown),
             jkt=event.get("jkt"),
             actor=event.get("actor"),
         )
@@ -126,10 +175,29 @@ class Recorded:
         return Caller(identity, tagged, frozenset(roles["effective"]) - lent, workload)
 
     def request(self, path: str) -> Request:
-        """The request, at a path as the caller sent it; without a query there, the query is unknown."""
+        """The request, at a path as the caller sent it; without a query there, with the one that the log holds."""
+        client = None if "client" in self.cut else self.event.get("client")
         return Request.read({"method": self.event["method"], "path": path}).recorded(
-            moment(self.event["time"]), self.event.get("client"), self.event.get("country")
+            moment(self.event["time"]), client, self.event.get("country"), self.query
         )
+
+    @property
+    def unknown(self) -> list[str]:
+        """What isn't known of a request that policy was asked about, and what follows from that, in sentences."""
+        said = [
+            "The log holds no claims, headers or body: conditions on claims are unknown here, and obligations are "
+            "listed, not tried."
+        ]
+        if self.query is None:
+            said.append("It doesn't hold all of the query: conditions on that are unknown here.")
+        if self.unnamed:
+            said.append(f"For the caller, {self.unnamed}: conditions on that are unknown here.")
+        if self.cut:
+            said.append(
+                f"The line was too long for the log. It holds only a part of {joined(sorted(self.cut))}: conditions on "
+                "what is missing are unknown here."
+            )
+        return said
 
 
 def _decided(event: Mapping[str, Any]) -> str:
@@ -140,22 +208,28 @@ def _decided(event: Mapping[str, Any]) -> str:
 
 def find(log: Path, request_id: str) -> Recorded:
     """The decision about a request. Raises RecordError."""
-    try:
-        lines = log.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{log}: can't be read: {error}") from None
-    found = [event for event in _events(lines) if event.get("request_id") == request_id]
+    wanted = json.dumps(request_id).encode()
+    found: list[dict[str, Any]] = []
+    count = 0
+    for _, lines in batches([log]):
+        count += len(lines)
+        for _, line in lines:
+            if wanted in line:
+                found += (
+                    event for event in map(_event, parted(line)) if event.get("request_id") == request_id
+                )
     for event in found:
         if event.get("event") == "decision":
             return Recorded(event, tuple(each for each in found if each.get("event") == "evaluation"))
-    raise RecordError(f"{log}: holds no decision about the request {quoted(request_id)} ({len(lines)} lines)")
+    raise RecordError(
+        f"{log}: holds no decision about the request {quoted(request_id)} ({count:,} events looked at)"
+    )
 
 
-def _events(lines: list[str]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:  # other things are printed too, and the last line may be half written
-            continue
-        if isinstance(event, dict):
-            yield event
+def _event(line: bytes) -> dict[str, Any]:
+    """An event; empty when it is none: other things are printed too, and the last line may be half written."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return event if isinstance(event, dict) else {}

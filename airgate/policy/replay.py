@@ -151,7 +151,7 @@ def replay(
             raise RecordError(
                 f"No call that policy decided is in the logs: {log.unasked.total():,} were refused before, "
                 f"{log.older:,} are older, {log.broken:,} lines are broken, and {log.others:,} are none of the gate's. "
-                "Where something wraps the gate's lines, unwrap them: docs/replay.md"
+                "Is it the gate's log? docs/replay.md says what it looks like"
             )
     except SeedError as error:
         report(error, "Nothing was replayed.")
@@ -348,11 +348,10 @@ def _read(log: Traffic, judge: Judge | None) -> Iterator[tuple[str, str]]:
     if log.broken:
         more = f", and {log.broken - len(log.told):,} more" if log.broken > len(log.told) else ""
         yield f"Left out: {counted(log.broken, 'broken line')}: {'; '.join(log.told)}{more}", "yellow"
+    for name in log.damaged:
+        yield f"Not read to its end: {name}", "yellow"
     if not log.decided:
-        yield (
-            "No call is in the logs. Where something wraps the gate's lines, unwrap them: docs/replay.md",
-            "yellow",
-        )
+        yield "No call is in the logs. What they look like: docs/replay.md", "yellow"
     if judge is None or not log.decided:
         return
     decided_by = Counter(str(group.record.bundle) for group in log.groups)
@@ -409,6 +408,7 @@ def _document(found: Replay) -> dict[str, Any]:
             "other_lines": log.others,
             "broken": log.broken,
             "broken_lines": log.told,
+            "damaged_files": log.damaged,
         },
         "changes": [
             {

@@ -101,9 +101,11 @@ class Request:
             raise InvalidRequest(*reader.flaws)
         return request
 
-    def recorded(self, at: float, client: str | None, country: str | None) -> "Request":
-        """The same, at that time and from there; without a query, that is unknown."""
-        url = self.url if "?" in self.url else self.url + UNKNOWN_QUERY
+    def recorded(
+        self, at: float, client: str | None, country: str | None, query: str | None = None
+    ) -> "Request":
+        """The same, at that time and from there; without a query, with that one, None meaning that it's unknown."""
+        url = self.url if "?" in self.url else self.url + (UNKNOWN_QUERY if query is None else query)
         return replace(self, url=url, at=at, client=client, country=country)
 
     @property

@@ -44,6 +44,8 @@ DONE, FAILED, INVALID = 0, 1, 2
 
 UNUSED_FOR = "30d"
 _DAY = 86_400
+# Without all of one of these nobody can say what a policy would have to cover.
+_NEEDED = frozenset({"issuer", "upstream", "roles", "permits", "forbids", "route", "path", "workload"})
 
 
 @dataclass
@@ -71,7 +73,9 @@ class Observed:
         for name in ("permits", "forbids", "shadow"):
             for policy in event[name]:
                 self.last[policy] = max(call.now, self.last.get(policy, 0))
-        if group.record.lent:
+        if group.record.cut & _NEEDED:
+            self._leave("their lines were too long for the log, which holds only a part")
+        elif group.record.lent:
             self._leave("a temporary grant had a part in it")
         elif group.permit:
             self._add_permitted(call)

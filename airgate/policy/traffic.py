@@ -1,8 +1,9 @@
 """Decisions out of the gate's audit logs: read fast, checked, and equal ones kept once.
 
-A log holds the same few calls again and again. They differ in time, request, client, token, run and path, and in
-nothing else that policy could see. So a line is cut into those values and the rest, and only a rest that is new is
-read as JSON. Lines are data from outside: each member is checked, and a line that is broken is counted, never guessed.
+A log holds the same few calls again and again. They differ in time, request, client, token, run, path, query and their
+place in the log, and in nothing else that policy could see. So a line is cut into those values and the rest, and only a
+rest that is new is read as JSON. Lines are data from outside: each member is checked, and a line that is broken is
+counted, never guessed.
 """
 
 import json
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from airgate.engine import METHODS
-from airgate.policy.lines import batches
+from airgate.policy.lines import batches, parted
 from airgate.policy.recorded import Recorded, RecordError
 from airgate.policy.words import quoted
 
@@ -33,15 +34,30 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": _DAY}
 _REASON = re.compile(r"[a-z][a-z._ -]{0,63}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
+SCHEMAS = (1, 2)  # of events, that are read here
+
 # How the gate begins a decision event, and the values in it that change from call to call.
-_HEAD = b'{"event":"decision","schema":1,"time":"'
-_FROM, _TO = len(_HEAD), len(_HEAD) + 24  # where the time stands
-_ID = b'","request_id":"'
+_HEADS = tuple(b'{"event":"decision","schema":%d,"time":"' % schema for schema in SCHEMAS)
+_FROM, _TO = len(_HEADS[0]), len(_HEADS[0]) + 24  # where the time stands
+_ID, _TRACE = b'","request_id":"', b'","trace_id":"'
 _SECONDS = {b":%02d." % second: second for second in range(60)}
 _CLIENT, _TOKEN, _WORKLOAD, _PATH = b',"client":', b',"token_id":"', b'"workload":{', b',"path":"'
 _FACTS = {name: b'"%b":{"value":"' % name.encode() for name in ("run", "try", "map_index")}
-_EVENT = b'{"event":"'
-_OTHER_EVENTS = (b'{"event":"outcome"', b'{"event":"bundle"', b'{"event":"act"')
+# From schema 2 on: how a decision ends. What of it policy can tell apart: whether there is a query, and what was cut.
+_QUERY, _SIZE, _TOOK, _WORKER = b',"query":{', b',"request_bytes":', b',"gate_ms":', b',"worker":{'
+_DIGITS = 16  # of a number, at most
+_VALUES = rb'(?:null|\[(?:"[^"]*"(?:,"[^"]*")*)?\])'
+_TAIL = re.compile(
+    rb'(?P<query>,"query":\{(?:"[^"]*":%b(?:,"[^"]*":%b)*)?\})?' % (_VALUES, _VALUES)
+    + rb'(?:,"request_bytes":[0-9]+)?(?:,"gate_ms":[0-9]+)?'
+    + rb',"worker":\{"location":(?:null|"[^"]*"),"version":(?:null|"[^"]*")\}(?P<cut>,"cut":\[[a-z_",]*\])?'
+    + rb',"chain":"[^"]{32}","position":[0-9]+,"previous":"[^"]{64}","hash":"[^"]{64}"\}\Z'
+)
+_LOGPUSH = b"<<<Logpush:"  # where Logpush has cut a text
+_OTHER_EVENTS = tuple(
+    b'{"event":"%b"' % kind
+    for kind in (b"outcome", b"checkpoint", b"opening", b"bundle", b"act", b"keys", b"register")
+)
 
 # What of an event tells groups of calls apart.
 _TELLING = (
@@ -53,10 +69,11 @@ _TELLING = (
 class Group:
     """Calls that policy can tell apart by time, client and path only."""
 
-    __slots__ = ("caller", "permit", "record")
+    __slots__ = ("caller", "permit", "record", "with_path")
 
     def __init__(self, record: Recorded) -> None:
         self.record = record  # one of them
+        self.with_path = "path" not in record.cut
         self.caller = record.caller()
         self.permit = record.permitted
 
@@ -88,19 +105,32 @@ class Traffic:
     asked: dict[str, int] = field(default_factory=dict)  # when each policy last had a part in one of those
     older: int = 0
     events: int = 0  # of other kinds
-    others: int = 0  # lines that are none of the gate's
+    foreign: int = 0  # of somebody else's
     broken: int = 0
     told: list[str] = field(default_factory=list)  # the first broken lines, with what is wrong
     first: int | None = None  # seconds since the epoch, of all decisions
     last: int | None = None
 
     def __post_init__(self) -> None:
+        from airgate.audit.source import Tally  # late, as in lines.py
+
+        self._tally = Tally()
         self._rests: dict[tuple[bytes, ...], Group | str | None] = {}
         self._known: dict[str, Group] = {}
         self._minutes: dict[bytes, int] = {}
         self._cut = tuple(form for name, form in _FACTS.items() if not (self.keep_run and name == "run"))
         since = self.since
         self._since = b"" if since is None else _written(since).encode()
+
+    @property
+    def others(self) -> int:
+        """Lines that are none of the gate's."""
+        return self.foreign + self._tally.foreign
+
+    @property
+    def damaged(self) -> list[str]:
+        """Packed files that end too early."""
+        return self._tally.damaged
 
     @property
     def days(self) -> float:
@@ -114,27 +144,35 @@ class Traffic:
 
     def calls(self) -> Iterator[Call]:
         """Every call that policy was asked about, in the order of the logs. Raises RecordError."""
-        for name, lines in batches(self.logs):
+        quick = self._quick
+        for name, lines in batches(self.logs, self._tally):
             for number, line in lines:
-                found = self._quick(line) or self._slow(line, name, number)
-                if found is None or found is _NOTHING:
+                found = quick(line)
+                if found is _NOTHING:
                     continue
-                group, now, client, path = found
-                if self.first is None or self.last is None:
-                    self.first = self.last = now
-                elif now > self.last:
-                    self.last = now
-                elif now < self.first:
-                    self.first = now
-                if isinstance(group, str):
-                    self.unasked[group] += 1
-                    continue
-                self.decided += 1
-                yield Call(group, now, client, path)
+                for group, now, client, path in (
+                    (found,) if found is not None else self._parted(line, name, number)
+                ):
+                    if self.first is None or self.last is None:
+                        self.first = self.last = now
+                    elif now > self.last:
+                        self.last = now
+                    elif now < self.first:
+                        self.first = now
+                    if isinstance(group, str):
+                        self.unasked[group] += 1
+                        continue
+                    self.decided += 1
+                    yield Call(group, now, client, path if group.with_path else None)
+
+    def _parted(self, line: bytes, name: str, number: int) -> list[Found]:
+        """What the events of a line say, of which there may be several."""
+        read = [self._slow(text, name, number) for text in parted(line)]
+        return [found for found in read if found is not None]
 
     def _quick(self, line: bytes) -> Found | None:
         """A line whose rest is known. None: it has to be read as JSON."""
-        if not line.startswith(_HEAD) or line[_TO : _TO + 16] != _ID or not line.isascii():
+        if not line.startswith(_HEADS) or line[_TO : _TO + 16] != _ID or not line.isascii():
             return None
         time = line[_FROM:_TO]
         now = self._seconds(time)
@@ -143,6 +181,8 @@ class Traffic:
             return _NOTHING
         find = line.find
         end = find(b'"', _TO + 16)
+        if line.startswith(_TRACE, end):
+            end = find(b'"', end + 14)
         at = find(_CLIENT, end)
         if now is None or at < 0:
             return None
@@ -157,25 +197,33 @@ class Traffic:
             end = at + 4
         else:
             return None
-        at = find(_TOKEN, end)
+        last = _last(line, end)
+        at = find(_TOKEN, end, last)
         if at >= 0:
             parts.append(line[end : at + 13])
             end = find(b'"', at + 13)
-        start = find(_WORKLOAD, end)
+        start = find(_WORKLOAD, end, last)
         if start >= 0:
             for form in self._cut:
-                at = find(form, start)
+                at = find(form, start, last)
                 if at >= end:
                     at += len(form)
                     parts.append(line[end:at])
                     end = find(b'"', at)
+        if last < len(line):
+            tail = _TAIL.match(line, last)
+            if tail is None:
+                return None
+            query, cut = tail.groups()
+            parts.append(b"?" if query else b"")
+            parts.append(cut or b"")
         path: bytes | None = None
-        at = line.rfind(_PATH, end)
+        at = line.rfind(_PATH, end, last)
         if at >= 0:
             parts.append(line[end : at + 9])
             end = find(b'"', at + 9)
             path = line[at + 9 : end]
-        parts.append(line[end:])
+        parts.append(line[end:last])
         # What was cut out must be text as it stands: with a backslash in it, a quote may not be its end.
         if b"\\" in line and line.count(b"\\") != sum([part.count(b"\\") for part in parts]):
             return None
@@ -220,32 +268,37 @@ class Traffic:
         return minute + second
 
     def _slow(self, line: bytes, name: str, number: int) -> Found | None:
-        at = 0 if line.startswith(b"{") else line.find(_EVENT)
-        if at < 0:
-            self.others += bool(line.strip())
-            return None
-        if line.startswith(_OTHER_EVENTS, at):
+        if line.startswith(_OTHER_EVENTS):
             self.events += 1
             return None
         try:
-            event = _object(line[at:])
+            event = _object(line)
             kind = event.get("event")
             if kind not in ("decision", "evaluation"):
                 self.events += isinstance(kind, str)
-                self.others += not isinstance(kind, str)
+                self.foreign += not isinstance(kind, str)
                 return None
+            if event.get("schema") not in SCHEMAS:
+                raise ValueError(
+                    f"schema {event.get('schema')!r:.20}: written by another gate than this airgate knows"
+                )
             now = _seconds(_text(event, "time"))
             if event["time"].encode() < self._since:
                 self.older += 1
-                return _NOTHING
+                return None
             if kind == "evaluation":
                 self._question(event, now)
-                return _NOTHING
+                return None
             group = self._group(event)
         except ValueError as error:
             self.broken += 1
             if len(self.told) < MOST_TOLD:
-                self.told.append(f"{name}:{number}: {error}")
+                why = (
+                    "cut by Logpush, which keeps 16,384 characters of a call"
+                    if _LOGPUSH in line
+                    else str(error)
+                )
+                self.told.append(f"{name}:{number}: {why}")
             return None
         return group, now, event.get("client"), event.get("path")
 
@@ -270,7 +323,7 @@ class Traffic:
             if name not in _FACTS or (self.keep_run and name == "run")
         }
         clash = event.get("detail") if event.get("reason") == "policy.obligation" else None
-        there = "jkt" in event, "path" in event
+        there = "jkt" in event, "path" in event, record.query == "", sorted(record.cut)
         telling = json.dumps([[event.get(name) for name in _TELLING], workload, clash, there], sort_keys=True)
         group = self._known.get(telling)
         if group is None:
@@ -305,6 +358,14 @@ def check(event: dict[str, Any]) -> None:
             _text(event, name)
     if event.get("decision") not in ("permit", "deny"):
         raise ValueError("decision: neither permit nor deny")
+    if "cut" in event:
+        _texts(event, "cut")
+    query = event.get("query", {})
+    if not isinstance(query, dict) or len(query) > MOST_NAMES:
+        raise ValueError("query: not an object, or too long")
+    for name, values in query.items():
+        if values is not None:
+            _texts(query, name)
     if "permits" not in event or "subject" not in event:
         return
     if _text(event, "method") not in METHODS:
@@ -336,6 +397,22 @@ def check(event: dict[str, Any]) -> None:
             _texts(fact, "value")
         else:
             _text(fact, "value")
+
+
+def _last(line: bytes, start: int) -> int:
+    """Where in a decision that begins which is not from its caller: its query, if it has one."""
+    last = line.rfind(_WORKER, start)
+    if last < 0:
+        return len(line)
+    for form in (_TOOK, _SIZE):
+        at = line.rfind(form, last - len(form) - _DIGITS, last)
+        if at >= start:
+            last = at
+    if line[last - 1] == 125:  # a closing brace
+        at = line.find(_QUERY, start, last)
+        if at >= 0:
+            last = at
+    return last
 
 
 def _decoded(value: bytes | None) -> str | None:

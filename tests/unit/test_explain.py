@@ -11,6 +11,7 @@ import pytest
 import typer
 from hypothesis import given
 from language import SCENES, Scene
+from logged import written
 from stores import Stores
 from typer.testing import CliRunner
 from world import inbound, rule, shards
@@ -632,7 +633,7 @@ def logged(compiled: Compiled, request: dict[str, Any], **known: Any) -> dict[st
         record.described = describe(
             answer.call.caller if answer.call is not None else act(answer.identity, {})
         )
-    line = record.decided(Denied(answer.reason, answer.detail) if answer.reason is not None else None)
+    line = written(record, Denied(answer.reason, answer.detail) if answer.reason is not None else None)
     event: dict[str, Any] = json.loads(line)
     return event | {"request_id": "7"} | known
 
@@ -651,8 +652,8 @@ ACCOUNTS = {
     "at": "2026-03-02T12:00:00Z",
 }
 LEFT_OUT = (
-    "The log holds no claims, query, headers or body: conditions on claims and query are unknown here, "
-    "and obligations are listed, not tried."
+    "The log holds no claims, headers or body: conditions on claims are unknown here, and obligations are listed, not "
+    "tried."
 )
 
 # what was asked, the request, what the log says otherwise, more options, exit status, lines that must be there
@@ -740,7 +741,7 @@ RECORDED: list[tuple[str, dict[str, Any], dict[str, Any], list[str], int, list[s
         {"page": "health", "decision": "permit", "reason": None},
         [],
         1,
-        ["Recorded: permit", "GET /-/health, with a query that isn't known",
+        ["Recorded: permit", "GET /-/health",
          "DENY policy.no_match: No policy permits this call."],
     ),
 ]  # fmt: skip
@@ -775,6 +776,8 @@ def test_a_question_is_said_as_it_was_recorded(seed: Path) -> None:
     event = logged(compiled, CLOSED | {"path": "/ledger/v1/entries"})
     question = {
         "event": "evaluation",
+        "schema": 2,
+        "time": "2026-03-02T12:00:00.000Z",
         "request_id": "7",
         "number": 0,
         "decision": "deny",
@@ -794,7 +797,7 @@ def test_a_question_is_said_as_it_was_recorded(seed: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--request-id", "8"], 'holds no decision about the request "8" (1 lines)'),
+        (["--request-id", "8"], 'holds no decision about the request "8" (1 events looked at)'),
         (["--request-id", "7", "--path", "/ledger/v1/x"], '--path: "/ledger/v1/x": the request went to crm'),
         (["--request-id", "7", "--path", "v1/x"], 'URL: "v1/x": a path is /UPSTREAM/…'),
         (["--request-id", "7", "--role", "reader"], "--request-id says all of the request; leave --role out"),
@@ -856,7 +859,7 @@ def test_a_caller_is_read_from_the_log_as_it_was(scene: Scene) -> None:
     record = Record(inbound(at=scene.now))
     record.described = describe(scene.caller)
     record.target = scene.target
-    came = Recorded(json.loads(record.decided(None))).caller()
+    came = Recorded(json.loads(written(record, None))).caller()
     caller: Caller = scene.caller
     attested = {name: fact for name, fact in caller.workload.items() if fact.attested}
     assert came == caller._replace(identity=caller.identity._replace(claims={}, attested=attested))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import quote
 
 import logged
@@ -17,9 +18,10 @@ from airgate.policy import index
 from airgate.policy.judgement import Judge, Judgement, Known
 from airgate.policy.policyset import PolicySet
 from airgate.policy.traffic import Group, Traffic
-from audit import Record, describe
+from audit import BOUND, Record, describe
 from conditions import Call
 from model import Decision, Inbound, Target
+from pseudonym import PLAIN, Names
 
 ROLES = "abc"
 ISSUERS = ("company", "partner")
@@ -61,16 +63,21 @@ class Logged:
         self.call = Call(caller, given.target, given.now, given.client, given.country)
         self.scene = given
 
-    def event(self, decision: Decision, version: str, *, with_path: bool) -> str:
+    def event(
+        self, decision: Decision, version: str, *, with_path: bool, names: Names = PLAIN, bound: int = BOUND
+    ) -> str:
+        """`bound`: bytes that a line may have; a longer one is shortened."""
         given = self.scene
         headers = {} if given.client is None else {"cf-connecting-ip": given.client}
         record = Record(
             Inbound("f" * 32, given.now, given.target.method, "https://gate.example.com/", headers, False)
         )
-        record.target = Target(given.target.method, "ledger", given.target.segments, self.path, "")
-        record.bundle, record.described, record.log_path = version, describe(self.caller), with_path
+        target = given.target
+        record.target = Target(target.method, "ledger", target.segments, self.path, target.query)
+        record.bundle, record.described, record.log_path = version, describe(self.caller, names), with_path
         record.country = given.country
-        return logged.decided(record, decision)
+        with patch("audit.BOUND", bound):
+            return logged.decided(record, decision)
 
 
 def judged(log: Path, line: str, judge: Judge, *, all_roles: bool) -> tuple[Judgement, Group]:
@@ -102,7 +109,11 @@ def test_what_is_certain_is_what_the_gate_says(tmp_path_factory: Any, text: byte
     before, after = policies(*old, given.more), policies(*given.policies)
     judge = Judge(after, [Known(before, {before.engine.bundle.version})] if dice.of(BOTH) else [])
     line = call.event(
-        before.engine.decide(call.call), before.engine.bundle.version, with_path=bool(dice.of(BOTH))
+        before.engine.decide(call.call),
+        before.engine.bundle.version,
+        with_path=bool(dice.of(BOTH)),
+        names=Names(b"k" * 32) if dice.of(BOTH) else PLAIN,
+        bound=dice.of((BOUND, BOUND, 900, 600)),
     )
     folder = tmp_path_factory.mktemp("log")
     judgement, group = judged(folder / "audit.ndjson", line, judge, all_roles=bool(dice.of(BOTH)))

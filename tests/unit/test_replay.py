@@ -182,6 +182,11 @@ JUDGED: list[tuple[str, str, dict[str, Any], str | None, bool, str]] = [
     ("a parameter of the query",
      SEED + more(path="/v1/reports", query=", query: [{parameter: format, any: [csv]}]"),
      call("/ledger/v1/reports?format=csv"), "gain", False, "/ledger/v1/reports"),
+    ("a parameter of a query that isn't there",
+     SEED + more(path="/v1/reports", query=", query: [{parameter: format, any: [csv]}]"),
+     call("/ledger/v1/reports"), None, True, ""),
+    ("a query without a parameter that is forbidden",
+     SEED + more(effect="forbid", query=", query: [{parameter: format, any: [csv]}]"), call(), None, True, ""),
     ("a country", SEED + more(path="/v1/reports", rest="when: {country: [DE]}"), call("/ledger/v1/reports"), "gain",
      False, "/ledger/v1/reports"),
     ("a role that nobody had yet",
@@ -250,6 +255,84 @@ def test_a_recorded_call_is_judged(
     assert document["same"] == (1 if found else 2)
     if not certain:
         assert document["changes"][0]["why"]
+
+
+PSEUDONYM = {"subject": "pseudonym:" + "5" * 32}
+BY_NAME = "subject: {issuer: company, id: [svc, ann]}"
+GRANTED_BY_NAME = SEED.replace("value: publishers}", "value: publishers}, {issuer: company, subject: svc}")
+
+# name, candidate, what the log has otherwise, change that comes of it, certain, why
+PARTLY: list[tuple[str, str, dict[str, Any], str | None, bool, str]] = [
+    ("a pseudonym, and a forbid by name", SEED + more(effect="forbid", subject=BY_NAME), PSEUDONYM, "lose", False,
+     "more asks for the subject, and the log holds a pseudonym of the subject"),
+    ("a pseudonym, and a permit by name that isn't needed",
+     SEED + more(path="/v1/entries", subject=BY_NAME), PSEUDONYM, None, True, ""),
+    ("a pseudonym, and a permit by name instead of the one by role",
+     NO_READERS + more(path="/v1/entries", subject=BY_NAME), PSEUDONYM,
+     "lose", False, "more asks for the subject, and the log holds a pseudonym of the subject"),
+    ("a pseudonym, and a name compared with another",
+     SEED + more(effect="forbid", rest="when: {equals: [subject.id, workload.dag]}"), PSEUDONYM, "lose", False,
+     "more asks for the subject, and the log holds a pseudonym of the subject"),
+    ("a pseudonym, and a role granted by name",
+     GRANTED_BY_NAME + more(effect="forbid", subject="subject: {roles: {any: [publisher]}}"), PSEUDONYM, "lose", False,
+     "more asks for the role publisher; whether these callers have it now is not in the log"),
+    ("a pseudonym, and nothing about names", NO_READERS, PSEUDONYM, "lose", True, ""),
+    ("roles that were cut, and a forbid of one of them",
+     SEED + more(effect="forbid", subject="subject: {roles: {any: [publisher]}}"), {"cut": ["roles"]}, "lose", False,
+     "more asks for the role publisher; whether these callers have it now is not in the log"),
+    ("roles that were cut, and a permit for one that is there", SEED, {"cut": ["roles"]}, None, True, ""),
+    ("a workload that was cut", SEED + more(effect="forbid", rest="workload: {dag: [sales_*], attested: false}"),
+     {"cut": ["workload"]}, "lose", False,
+     "more asks for the dag, and its line was too long for the log, which holds only the beginning of the dag"),
+    ("a path that was cut", SEED + more(path="/v1/entries", effect="forbid"),
+     {"cut": ["path"], "route": "/v1/{any}", "path": "/v1/ent"}, "lose", False,
+     "more is about /v1/entries, and the path is somewhere in /v1/{any}"),
+    ("a path and its route that were cut", SEED + more(path="/v1/entries", effect="forbid"),
+     {"cut": ["path", "route"], "route": "/v1/en", "path": "/v1/en"}, "lose", False,
+     "more is about /v1/entries, and the path was not logged"),
+    ("an address that was cut", SEED + more(effect="forbid", rest="when: {ip: [2001:db8::/32]}"),
+     {"cut": ["client"], "client": "2001:0db8:0001:0002:0003"}, "lose", False,
+     "more asks for the client's address, and its line was too long for the log, which holds only the beginning of the "
+     "address"),
+    ("an upstream that was cut", SEED, {"cut": ["upstream"], "upstream": "ledg"}, "lose", False,
+     "its line was too long for the log, which holds only the beginning of the upstream"),
+    ("a reason that was cut", SEED, {"cut": ["detail", "justification"]}, None, True, ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("candidate", "known", "change", "certain", "why"),
+    [each[1:] for each in PARTLY],
+    ids=[each[0] for each in PARTLY],
+)
+def test_what_the_log_holds_only_in_part_makes_an_answer_perhaps(
+    folder: Path, candidate: str, known: dict[str, Any], change: str | None, certain: bool, why: str
+) -> None:
+    was = logged.seed(folder / "old", SEED)
+    logged.seed(folder / "new", candidate)
+    event = json.loads(logged.event(call(), was)) | known
+    log = logged.write(folder / "audit.ndjson", [json.dumps(event), logged.event(BOTH_ROLES, was)])
+    _, text = run("--log", log, "--candidate", folder / "new", "--json")
+    found = [each for each in json.loads(text)["changes"] if not each["where"].startswith("/ledger/v2")]
+    assert [(each["change"], each["certain"]) for each in found] == (
+        [] if change is None else [(change, certain)]
+    )
+    assert why in [*(each for one in found for each in one["why"]), ""]
+
+
+def test_with_the_policy_of_that_time_a_pseudonym_leaves_nothing_open(folder: Path) -> None:
+    was = logged.seed(folder / "old", GRANTED_BY_NAME + more(effect="forbid", subject=BY_NAME))
+    logged.seed(
+        folder / "new",
+        GRANTED_BY_NAME
+        + more(effect="forbid", subject=BY_NAME)
+        + more().replace("id: more", "id: others").replace("/**", "/v1/other"),
+    )
+    event = json.loads(logged.event(call(), was)) | PSEUDONYM
+    log = logged.write(folder / "audit.ndjson", [json.dumps(event)])
+    options = ["--log", log, "--candidate", folder / "new"]
+    assert "perhaps 1 more" in run(*options)[1]
+    assert run(*options, "--before", folder / "old")[0] == replay.NO_CHANGE
 
 
 def test_the_policy_of_that_time_makes_answers_certain(folder: Path) -> None:
@@ -407,7 +490,7 @@ def test_without_shadow_policies_nothing_would_change(folder: Path) -> None:
 
 def test_without_calls_nothing_is_told(folder: Path) -> None:
     logged.seed(folder / "old", SEED)
-    log = logged.write(folder / "audit.ndjson", ['{"logs":[{"message":["{}"]}]}', "{"])
+    log = logged.write(folder / "audit.ndjson", ["gate: ready", '{"event":"decision","'])
     status, text = run("--log", log, "--candidate", folder / "old")
     assert status == replay.INVALID
     assert text.startswith("No call that policy decided is in the logs: ")

@@ -589,12 +589,16 @@ def test_what_is_no_token(gate: Gate) -> None:
 
 def test_the_token_of_a_request_in_the_log(gate: Gate, tmp_path: Path) -> None:
     log = tmp_path / "audit.jsonl"
-    known = {"event": "decision", "issuer": "company", "subject": "finance-etl"}
+    decision = {"event": "decision", "schema": 2}
+    known = {**decision, "issuer": "company", "subject": "finance-etl"}
+    unnamed = {**known, "subject": f"pseudonym:{'5' * 32}"}
     events = [
         {**known, "request_id": "r1", "token_id": "j1"},
         {**known, "request_id": "r2"},
-        {"event": "decision", "request_id": "r3", "reason": "token.\x1b[2Jsignature"},
+        {**decision, "request_id": "r3", "reason": "token.\x1b[2Jsignature"},
         {**known, "request_id": "r5", "subject": "$(id)\x1b[2J"},
+        {**unnamed, "request_id": "r6"},
+        {**unnamed, "request_id": "r7", "token_id": "j7"},
     ]
     log.write_text("\n".join(map(json.dumps, events)), "utf-8")
     asked = ("--log", log, "--for", "1h", *REASON)
@@ -605,6 +609,7 @@ def test_the_token_of_a_request_in_the_log(gate: Gate, tmp_path: Path) -> None:
         "r3": "Nobody was known when that request was refused (token.\ufffd[2Jsignature)",
         "r5": "Shut out its subject: --subject '$(id)\ufffd[2J' --issuer company",
         "r4": "holds no decision",
+        "r6": "the log holds a pseudonym of the subject, which no token carries",
     }.items():
         code, output = command("--request-id", request, *asked)
         assert code == 2
@@ -613,6 +618,8 @@ def test_the_token_of_a_request_in_the_log(gate: Gate, tmp_path: Path) -> None:
     assert code == 2
     assert "another subject" in output
     assert len(gate.rows) == 1
+    assert command("--request-id", "r7", *asked)[0] == 0
+    assert gate.acts[-1]["match"] == {"issuer": "company", "token_id": "j7"}  # a pseudonym would hit nobody
 
 
 def test_kv_failing_after_d1_is_in_force_and_says_how_to_go_on(gate: Gate) -> None:

@@ -1,5 +1,6 @@
 """Reading audit logs: the quick way reads what the slow one reads, and nothing that is broken counts as a call."""
 
+import gzip
 import io
 import json
 from pathlib import Path
@@ -11,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from language import examples
 
-from airgate.policy import lines, traffic
-from airgate.policy.lines import LONGEST_LINE, STANDARD_INPUT
+from airgate.audit import source
+from airgate.policy import traffic
+from airgate.policy.lines import STANDARD_INPUT
 from airgate.policy.recorded import RecordError
 from airgate.policy.traffic import Traffic
+from chain import Chain
 
 EVENT: dict[str, Any] = {
     "event": "decision", "schema": 1, "time": "2026-11-21T10:00:00.500Z", "request_id": "0" * 32,
@@ -25,12 +28,28 @@ EVENT: dict[str, Any] = {
     "workload": {"dag": {"value": "close", "attested": False}},
 }  # fmt: skip
 NOW = 1_795_255_200  # EVENT's time, in whole seconds
+CHAIN = Chain("c" * 32)
+# Of a decision of schema 2, what stands behind all that its caller and policy have to do with.
+TAIL: dict[str, Any] = {
+    "query": ..., "request_bytes": ..., "gate_ms": 1, "worker": {"location": "FRA", "version": "v1"}, "cut": ...,
+}  # fmt: skip
 
 
 def line(**changes: Any) -> str:
-    """An event as the gate writes it, with changes; `...` leaves a member out."""
+    """An event as a gate of schema 1 writes it, with changes; `...` leaves a member out."""
     event = {name: value for name, value in {**EVENT, **changes}.items() if value is not ...}
     return json.dumps(event, separators=(",", ":"))
+
+
+def chained(**changes: Any) -> str:
+    """The same, as a gate of schema 2 writes it."""
+    tail = {name: changes.pop(name, value) for name, value in TAIL.items()}
+    event = json.loads(line(**changes)) | {"schema": 2}
+    head = {name: event.pop(name) for name in ("event", "schema", "time", "request_id")}
+    head["trace_id"] = changes.get("trace_id", "7" * 32)
+    event.pop("trace_id", None)
+    whole = head | event | {name: value for name, value in tail.items() if value is not ...}
+    return CHAIN.link(json.dumps(whole, separators=(",", ":")))
 
 
 def read(tmp_path: Path, *lines: str | bytes, **settings: Any) -> tuple[Traffic, list[Any]]:
@@ -56,7 +75,10 @@ def said(call: Any) -> tuple[Any, ...]:
         "detail",
         "sequence",
         "justification",
+        *("trace_id", "request_bytes", "gate_ms", "worker", "chain", "position", "previous", "hash"),
+        *("query", "schema"),
     )
+    event = event | {"without a query": call.group.record.query == ""}
     rest = {name: value for name, value in event.items() if name not in left_out}
     return call.now, call.client, call.path, json.dumps([rest, workload], sort_keys=True)
 
@@ -91,16 +113,30 @@ EVENTS = st.fixed_dictionaries(
         "grants": NAMES,
     },
 )
+QUERIES = st.dictionaries(TEXT, st.none() | NAMES, max_size=3)
+TAILS = st.fixed_dictionaries(
+    {"trace_id": st.sampled_from(["7" * 32, "8" * 32]) | TEXT, "gate_ms": st.integers(0, 9) | st.just(...)},
+    optional={
+        "query": QUERIES,
+        "request_bytes": st.integers(0, 10**9),
+        "worker": st.fixed_dictionaries(
+            {"location": st.none() | st.sampled_from(["FRA", "AMS"]), "version": st.none() | TEXT}
+        ),
+        "cut": st.lists(st.sampled_from(["path", "roles", "workload"]), max_size=2),
+    },
+)
 
 
 @settings(max_examples=examples(300))
-@given(events=st.lists(EVENTS, max_size=8), keep_run=st.booleans())
+@given(events=st.lists(st.tuples(EVENTS, st.none() | TAILS), max_size=8), keep_run=st.booleans())
 def test_the_quick_way_reads_what_json_reads(
-    tmp_path_factory: Any, events: list[dict[str, Any]], keep_run: bool
+    tmp_path_factory: Any, events: list[tuple[dict[str, Any], dict[str, Any] | None]], keep_run: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("log")
     # Each twice: the second time its rest is known.
-    lines = [line(**event) for event in (*events, *events)]
+    lines = [
+        line(**event) if tail is None else chained(**event, **tail) for event, tail in (*events, *events)
+    ]
     # With blanks in it a line is never read the quick way.
     slow = [json.dumps(json.loads(each)) for each in lines]
     quick_log, quick_calls = read(folder, *lines, keep_run=keep_run)
@@ -130,6 +166,61 @@ def test_calls_that_differ_in_time_client_token_and_run_are_one_group(tmp_path: 
     ]
     assert len(log.groups) == 1
     assert (log.first, log.last) == (NOW, NOW + 8)
+
+
+def test_chained_calls_that_differ_in_nothing_policy_sees_are_one_group(tmp_path: Path) -> None:
+    calls = [
+        chained(
+            trace_id=f"{number:032}",
+            path=f"/v1/entries/{number}",
+            query={"page": [str(number)]},
+            request_bytes=number,
+            gate_ms=number,
+            worker={"location": f"F{number}", "version": None},
+        )
+        for number in range(9)
+    ]
+    log, found = read(tmp_path, *calls, chained(path="/v1/entries/9"))
+    assert [call.path for call in found] == [f"/v1/entries/{number}" for number in range(10)]
+    assert len(log.groups) == 2  # the last one has no query, which is known of it
+
+
+def test_a_chained_line_whose_rest_is_known_is_not_read_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_as_json = []
+    monkeypatch.setattr(traffic, "_object", lambda text: read_as_json.append(text) or json.loads(text))
+    lines = [chained(path=f"/v1/{number}", query={"a": None}, request_bytes=7) for number in range(50)]
+    assert len(read(tmp_path, *lines)[1]) == 50
+    assert len(read_as_json) == 1
+
+
+def test_what_was_cut_makes_another_group_and_a_path_that_was_cut_is_none(tmp_path: Path) -> None:
+    lines = [chained(path="/v1/x"), chained(path="/v1/x", cut=["roles"]), chained(path="/v1/x", cut=["path"])]
+    log, calls = read(tmp_path, *lines)
+    assert [call.path for call in calls] == ["/v1/x", "/v1/x", None]
+    assert [sorted(group.record.cut) for group in log.groups] == [[], ["roles"], ["path"]]
+
+
+def test_logs_are_read_as_they_come(tmp_path: Path) -> None:
+    lines = [chained(path=f"/v1/{number}") for number in range(4)]
+    tail = json.dumps({"logs": [{"message": [lines[1]], "level": "log"}], "outcome": "ok"}, indent=2)
+    pushed = json.dumps({"EventTimestampMs": 1, "Logs": [{"Message": [lines[2]], "Level": "log"}]})
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    (folder / "1").write_text(f"{lines[0]}\n{tail}\n{pushed}\nelse\n", "utf-8")
+    (folder / "2.gz").write_bytes(gzip.compress(f"gate | {lines[3]}{lines[3]}\n".encode()))
+    log = Traffic([folder])
+    assert [call.path for call in log.calls()] == [f"/v1/{number}" for number in (0, 1, 2, 3, 3)]
+    assert log.others == 1
+
+
+def test_a_packed_file_that_ends_too_early_is_told(tmp_path: Path) -> None:
+    whole = gzip.compress(b"".join(chained(path=f"/{n}").encode() + b"\n" for n in range(500)))
+    (tmp_path / "log").write_bytes(whole[: len(whole) // 2])
+    log = Traffic([tmp_path / "log"])
+    assert 0 < len(list(log.calls())) < 500
+    assert "ends in the middle" in log.damaged[0]
 
 
 def test_runs_are_told_apart_where_a_policy_compares_them(tmp_path: Path) -> None:
@@ -190,6 +281,11 @@ BROKEN: list[tuple[str, str | bytes]] = [
     ("has a decision that is neither", line(decision="maybe")),
     ("has a client that is a number", line(client=7)),
     ("has a reason that is none", line(reason="\x1b[2J", permits=...)),
+    ("has a schema that is newer", line(schema=3)),
+    ("has a query that is a list", chained(query=["a"])),
+    ("has a query with a number in it", chained(query={"a": [1]})),
+    ("has cut something that has no name", chained(cut=[1])),
+    ("was cut by Logpush", chained()[:300] + "<<<Logpush: fieldsize exceeded>>>"),
     ("is nested too deeply", '{"event":"decision","time":' + "[" * 100_000),
 ]  # fmt: skip
 
@@ -223,13 +319,13 @@ def test_names_are_shown_without_what_a_terminal_obeys() -> None:
 
 
 def test_of_many_broken_lines_the_first_are_told(tmp_path: Path) -> None:
-    log, _ = read(tmp_path, *["{"] * 20)
+    log, _ = read(tmp_path, *['{"event":"decision","'] * 20)
     assert log.broken == 20
     assert len(log.told) == traffic.MOST_TOLD
 
 
 def test_a_line_without_an_end_costs_no_memory(tmp_path: Path) -> None:
-    log, calls = read(tmp_path, line(), '{"event":"decision",' + "x" * (4 * LONGEST_LINE + (1 << 21)), line())
+    log, calls = read(tmp_path, line(), '{"event":"decision",' + "x" * (2 * source.LONGEST), line())
     assert len(calls) == 2
     assert log.broken >= 1
 
@@ -237,7 +333,7 @@ def test_a_line_without_an_end_costs_no_memory(tmp_path: Path) -> None:
 def test_lines_that_run_over_the_end_of_a_chunk_are_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lines, "_CHUNK", 100)
+    monkeypatch.setattr(source, "BLOCK", 100)
     log, calls = read(tmp_path, *[line(path=f"/v1/{number}") for number in range(30)])
     assert [call.path for call in calls] == [f"/v1/{number}" for number in range(30)]
     assert log.broken == 0

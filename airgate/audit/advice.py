@@ -1,0 +1,63 @@
+"""What a caller does about a refusal, for every reason that there is. What each means: docs/reasons.md."""
+
+from collections.abc import Mapping
+
+from airgate.engine import Reason
+
+_AGAIN = "Nothing was sent to the upstream. Try again after the time in Retry-After"
+_TOKEN = "Fetch a new token, as the provider gives it, and send it once"
+
+ADVICE: Mapping[Reason, str] = {
+    Reason.TOKEN_MISSING: "Send a token: Authorization: Bearer …; in Airflow, use a connection of type airgate",
+    Reason.TOKEN_MALFORMED: _TOKEN,
+    Reason.TOKEN_ALGORITHM: "The security team can allow the algorithm: `algorithms` of the issuer in policy",
+    Reason.TOKEN_ISSUER: "Fetch it from a provider that this gate knows, or have one added to `issuers`",
+    Reason.TOKEN_KEY: "Fetch a new token. If it stays so, look at the issuer's JWKS: airgate issuer check",
+    Reason.TOKEN_SIGNATURE: "Fetch a new token: this one was changed after it was signed, or signed by somebody else",
+    Reason.TOKEN_TYPE: "Ask the provider for an access token; an ID token is not one",
+    Reason.TOKEN_CLAIMS: "Have the provider put the claim in that the detail names",
+    Reason.TOKEN_INCOMPLETE: "Have the issuer put only the groups into the token that the gate needs (docs/issuers.md)",
+    Reason.TOKEN_AUDIENCE: "Ask the provider for a token whose audience is this gate",
+    Reason.TOKEN_EXPIRED: "Fetch a new token for the call; don't keep one for the length of a run",
+    Reason.TOKEN_NOT_YET_VALID: "Compare the clocks of the provider and of whoever asks for the token",
+    Reason.TOKEN_LIFETIME: "Ask the provider for tokens that live shorter",
+    Reason.TOKEN_SCHEME: "Send a token that is bound to a key as DPoP, and any other as Bearer (docs/dpop.md)",
+    Reason.TOKEN_UNBOUND: "Send a DPoP proof to the token endpoint when asking for the token (docs/dpop.md)",
+    Reason.TOKEN_PROOF_MISSING: "Send a DPoP proof made for this very request",
+    Reason.TOKEN_PROOF_INVALID: "Make a new proof for exactly this method, address and token",
+    Reason.TOKEN_PROOF_REPLAYED: "Make a new proof for every request, also when trying again",
+    Reason.TOKEN_REVOKED: "Fetch a new token. Why this one was revoked: airgate revoke list",
+    Reason.ROLE_REQUIRED: "Say in Airgate-Role which of the roles the task acts under",
+    Reason.ROLE_MALFORMED: "Write names of roles into Airgate-Role, separated by commas",
+    Reason.ROLE_NOT_GRANTED: "Ask the identity team for the role that Airgate-Role names, or leave the header out",
+    Reason.POLICY_FORBIDDEN: "No permit gets past a forbid: its owner has to change it. Have the request id ready",
+    Reason.POLICY_NO_MATCH: "It takes a permit. Have the request id ready",
+    Reason.POLICY_OBLIGATION: "The permits must change: airgate policy check names those that exclude each other",
+    Reason.POLICY_REVOKED: "Ask the security team, with the request id: airgate revoke list has why",
+    Reason.POLICY_UNAVAILABLE: f"{_AGAIN}. If it stays so: airgate policy status",
+    Reason.ROUTE_MALFORMED: "Percent-encode what in the address needs it",
+    Reason.ROUTE_PATH_AMBIGUOUS: "Send the plain path, without dot segments, doubled slashes or encoded separators",
+    Reason.ROUTE_UNKNOWN_UPSTREAM: "Check the first part of the path: it is the upstream's name",
+    Reason.REQUEST_METHOD: "Use GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS",
+    Reason.REQUEST_BODY_NOT_ALLOWED: "Leave the body out of a GET or HEAD",
+    Reason.REQUEST_HEADER_INVALID: "Check the Airgate-… headers; the detail says what is wrong",
+    Reason.REQUEST_HEADER_REQUIRED: "Send the header that the detail names: a permit asks for it",
+    Reason.REQUEST_JUSTIFICATION_REQUIRED: "Say why in Airgate-Justification, 10 to 500 characters",
+    Reason.REQUEST_LENGTH_REQUIRED: "Send Content-Length",
+    Reason.REQUEST_BODY_TOO_LARGE: "Send less; the detail says how much is allowed",
+    Reason.REQUEST_BODY_INVALID: "Correct the question; the detail says what is wrong (docs/authzen.md)",
+    Reason.REQUEST_UPGRADE: "Use the upstream's plain HTTP interface",
+    Reason.REQUEST_GRPC: "Use the upstream's plain HTTP interface",
+    Reason.LIMIT_RATE: "Make fewer calls, or wait for Retry-After; whoever owns the permit can raise its rate_limit",
+    Reason.LIMIT_PROOFS: "Make fewer calls with new proofs, or wait for Retry-After",
+    Reason.ISSUER_UNAVAILABLE: f"{_AGAIN}. If it stays so: airgate issuer check",
+    Reason.STATE_STALE: f"{_AGAIN}. The platform team looks at D1 (docs/operations.md)",
+    Reason.STATE_UNAVAILABLE: "Try again after the time in Retry-After, with a new proof",
+    Reason.UPSTREAM_UNREACHABLE: "Try again after the time in Retry-After; ask the upstream's owner",
+    Reason.UPSTREAM_TIMEOUT: "Take care before repeating a write: the upstream may have acted. Ask its owner",
+    Reason.UPSTREAM_CIRCUIT_OPEN: f"{_AGAIN}; the upstream had failed again and again",
+    Reason.UPSTREAM_OVERLOADED: f"{_AGAIN}; as many calls as it takes at once were waiting for the upstream",
+    Reason.UPSTREAM_CREDENTIAL: "The platform team puts the secret in that the outcome names (npx wrangler secret put)",
+    Reason.PROXY_UNKNOWN: "The platform team compares PROXY_SECRETS with the proxy's configuration (docs/envoy.md)",
+    Reason.INTERNAL: "Try again after the time in Retry-After, and report the request id: the gate made a mistake",
+}
