@@ -8,8 +8,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test fuzz check lint types bench bench-policy bench-tokens bench-ops format lock clean \
-  test-airflow demo-airflow bench-airflow lock-airflow
+.PHONY: help setup demo dev test fuzz check lint types bench bench-policy bench-tokens bench-ops bench-audit \
+  format lock clean test-airflow demo-airflow bench-airflow lock-airflow
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -53,6 +53,10 @@ bench-policy: setup ## Measure decisions beside Cedar, Casbin and Rego (results 
 bench-ops: setup ## Measure how soon a publish and a revocation are in force, and how fast logs are replayed
 	@$(BIN)/python -m bench.ops
 	@$(BIN)/python -m bench.replay
+
+bench-audit: setup ## Measure what the audit log costs a call, and how fast logs are verified (results in bench/)
+	@$(BIN)/python -m bench.audit
+	@$(BIN)/python -m bench.verify
 
 # Real Airflow, each version in an environment of its own below .airflow, made from its freeze when that has changed.
 test-airflow: setup ## The Airflow provider in Airflow 3.3 and 2.11, against the running gate (minutes)

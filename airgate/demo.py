@@ -19,10 +19,13 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from airgate.audit.findings import KINDS
+from airgate.audit.proof import prove
+from airgate.audit.trusted import read_keys
 from airgate.dev.audit import events
 from airgate.dev.command import end_on_signals
 from airgate.dev.signing import sign
-from airgate.dev.stack import AUDIENCE, LocalStack, Ports, Stack, StackError
+from airgate.dev.stack import AUDIENCE, LocalStack, Ports, Stack, StackError, new_secrets
 from airgate.dev.token import fetch_token
 from airgate.node import PROJECT, NodeMissing, WranglerFailed
 from airgate.policy.publish import PublishError, publish_local
@@ -54,6 +57,10 @@ def demo() -> None:
             local = LocalStack(
                 Path(folder) / "stack",
                 ports=Ports(0, 0, 0),
+                secrets={
+                    **new_secrets(),
+                    "AUDIT_SECONDS": "1",
+                },  # it signs sooner than usual: nobody waits here
                 publish=lambda stack: publish_local(seed, stack, "the tour begins"),
                 say=_progress,
             )
@@ -79,6 +86,7 @@ class Tour:
         self._gate = gate
         self._seed = seed
         self._number = 0
+        self._refusal = ""  # request id of step 2, for step 8
         self._last = ""  # request id and token of step 6, for step 7
         self._token = ""
 
@@ -92,6 +100,7 @@ class Tour:
             self.expired,
             self.edited_policy,
             self.on_record,
+            self.proved,
         )
         for step in steps:
             step()
@@ -126,6 +135,7 @@ class Tour:
         self._title("The sales job tries the same call")
         answer = self._post("sales-sync", fetch_token(self._stack, "sales-sync"), dag="finance_close")
         problem = self._refused(answer, 403, "policy.no_match")
+        self._refusal = problem["request_id"]
         _tick(f"refused: no policy lets sales write there. To ask for it: {problem['contact']}")
 
     def wrong_dag(self) -> None:
@@ -229,6 +239,48 @@ class Tour:
         )
         _show("outcome", _brief(outcome, "upstream", "result", "status", "upstream_ms"))
         _tick("the decision was written before the call was forwarded; no log holds token or key")
+
+    def proved(self) -> None:
+        """Somebody takes a line out of the log."""
+        self._title("Somebody takes the sales job's refusal out of a copy of the log")
+        log = self._signed_log()
+        kept = [line for line in log if self._refusal not in line]
+        _require(len(kept) == len(log) - 1, "one line should be about the call of step 2")
+        for name, lines, whole in (("audit.ndjson", log, True), ("copy.ndjson", kept, False)):
+            file = self._seed.parent / name
+            file.write_text("".join(lines), encoding="utf-8")
+            _command(f"$ airgate audit verify {name} --keys audit-keys.json")
+            with prove([file], read_keys(self._stack.audit_keys)) as proof:
+                failures = [finding for finding in proof.findings if finding.failure]
+                if whole:
+                    _require(not failures, f"the log should be whole, but: {failures}")
+                    _show(
+                        "whole",
+                        f"{proof.proved} events, as the gate wrote them; {proof.checkpoints} signed checkpoints",
+                    )
+                else:
+                    _require(
+                        [one.kind for one in failures] == ["missing"],
+                        f"the line should be missed, but: {failures}",
+                    )
+                    _show(
+                        "not whole",
+                        f"{name}: {KINDS['missing'].meaning} {failures[0].text.replace(f'{file.parent}/', '')}",
+                    )
+        _tick("every line holds on to the one before, and the gate signs how far it has come")
+
+    def _signed_log(self) -> list[str]:
+        """The log's lines, once the gate has signed for all that are there now."""
+        deadline = time.monotonic() + IN_FORCE_SECONDS
+        while time.monotonic() < deadline:
+            lines = self._stack.audit.read_text(encoding="utf-8").splitlines(keepends=True)
+            events = [json.loads(line) for line in lines if line.endswith("\n")]
+            signed = [json.loads(one["document"]) for one in events if one["event"] == "checkpoint"]
+            last = max(one["position"] for one in events if one["event"] != "checkpoint")
+            if signed and signed[-1]["position"] >= last:
+                return lines[: len(events)]
+            time.sleep(0.1)
+        raise DemoFailed("Here the gate should have signed its log, but didn't.")
 
     def _title(self, text: str) -> None:
         self._number += 1

@@ -21,7 +21,8 @@ from airgate.policy.compile import Compiled, compile_folder
 from airgate.policy.judgement import Judge, Known
 from airgate.policy.replay import by_candidate
 from airgate.policy.traffic import Traffic
-from audit import describe
+from audit import describe, worker
+from chain import Chain
 
 DAGS = 48
 TEAMS = 12
@@ -146,6 +147,10 @@ def events(policies: Compiled, count: int, *, distinct: bool, dice: random.Rando
     kinds = repeated(dice)
     chosen = dice.choices(kinds, [kind.weight for kind in kinds], k=count)
     clients = [f"198.51.{dice.randrange(98, 102)}.{number}" for number in range(1, 200)]
+    chain, place = (
+        Chain(f"{dice.getrandbits(128):032x}"),
+        worker("FRA", "0c6e1d84-5f0a-4ab0-a3a5-4f9f6bfa9b52"),
+    )
     for number, kind in enumerate(chosen):
         now = START + number * WEEK / count
         dag = kind.caller.workload["dag"].value
@@ -155,8 +160,12 @@ def events(policies: Compiled, count: int, *, distinct: bool, dice: random.Rando
             path += f"/{item}"
         client = dice.choice(clients)
         request_id = f"{dice.getrandbits(128):032x}"
+        headers = {
+            "cf-connecting-ip": client,
+            "traceparent": f"00-{dice.getrandbits(128):032x}-{'7' * 16}-01",
+        }
         url = f"https://gate.example.com/{kind.upstream}{path}"
-        inbound = Inbound(request_id, now, kind.method, url, {"cf-connecting-ip": client}, False)
+        inbound = Inbound(request_id, now, kind.method, url, headers, False)
         target: Target = parse_target(kind.method, url)
         day, hour = divmod(number * 7 * 24 // count, 24)
         said = {
@@ -169,10 +178,11 @@ def events(policies: Compiled, count: int, *, distinct: bool, dice: random.Rando
         }
         caller = act(kind.caller.identity, said)
         decision = policies.engine.decide(Call(caller, target, now, client))
-        record = Record(inbound)
+        record = Record(inbound, place)
         record.target, record.decision, record.described = target, decision, describe(caller)
         record.bundle, record.sequence, record.log_path = bundle.version, 7, True
-        yield record.decided(None if decision.reason is None else Denied(decision.reason)) + "\n"
+        denied = None if decision.reason is None else Denied(decision.reason)
+        yield chain.link(record.decided(denied, now)) + "\n"
 
 
 def measure(log: Path, candidate: Compiled, before: Compiled) -> tuple[float, float, str]:

@@ -8,6 +8,8 @@ One stack serves the whole session. Its policy is the starter set of kv-seed; a 
 publish the starter set again when it is done.
 """
 
+import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,8 +21,9 @@ import pytest
 
 from airgate.dev.audit import events
 from airgate.dev.signing import sign
-from airgate.dev.stack import AUDIENCE, LocalStack, Ports, Stack
+from airgate.dev.stack import AUDIENCE, SECRETS, LocalStack, Ports, Stack
 from airgate.dev.token import fetch_token
+from airgate.engine import AUDIT_KEY
 from airgate.policy.publish import publish_local
 from airgate.policy.seed import STARTER
 
@@ -36,6 +39,28 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         folder, ports=Ports(0, 0, 0), publish=lambda started: publish_local(STARTER, started, "tests")
     ) as started:
         yield started
+
+
+# A compact JWS or an OAuth client's secret, wherever it comes from.
+TOKEN = re.compile(rb"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_secret_was_kept(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """When all tests are over: no gate of theirs has written a token, or a secret of the stack's, into what is kept."""
+    yield
+    private = json.loads(stack.secrets[AUDIT_KEY])["d"]
+    secrets_ = [private, *(stack.secrets[name] for name in SECRETS)]
+    secrets_ += [client["client_secret"] for client in stack.clients.values()]
+    looked = []
+    for file in tmp_path_factory.getbasetemp().rglob("*"):
+        # What gates print, their audit logs, and the objects of their KV and R2.
+        if file.is_file() and (file.name in ("gate.log", "audit.ndjson") or "blobs" in file.parts):
+            text = file.read_bytes()
+            looked.append(file)
+            assert TOKEN.search(text) is None, f"a token is in {file}"
+            assert not [secret for secret in secrets_ if secret.encode() in text], f"a secret is in {file}"
+    assert looked
 
 
 @pytest.fixture(scope="session")
