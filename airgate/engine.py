@@ -17,10 +17,11 @@ from claims import SCOPES
 from claims import at as claim_at
 from claims import said as claim_said
 from claims import texts as claim_texts
-from clock import DAYS, Dates, Window, Zone
+from clock import DAYS, MONTH_DAYS, MONTHS, Dates, Window, Zone
 from conditions import (
     EQUATED,
     FLAGS,
+    NAMED,
     QUANTIFIERS,
     RESOURCE,
     Among,
@@ -48,7 +49,7 @@ from forward import MAX_SEGMENTS, fits, parse_target, refuse_unsendable
 from headers import Rule as HeaderRule
 from headers import passes as _passes
 from headers import sendable, settable
-from identity import KIND, KINDS, LONGEST_SUBJECT, SCOPE, Grant, Mapping, act, identify
+from identity import KIND, KINDS, LISTS, LONGEST_SUBJECT, SCOPE, Grant, Mapping, act, identify
 from journal import KEY as AUDIT_KEY
 from keys import ALGORITHMS, Key, Keyring, read_key, refuse_foreign
 from keys import LIMIT as KEYS_LIMIT
@@ -120,6 +121,7 @@ __all__ = [
     "KEYS_TIMEOUT",
     "KIND",
     "KINDS",
+    "LISTS",
     "LONGEST_GRANT",
     "LONGEST_KEY_NAME",
     "LONGEST_SUBJECT",
@@ -129,7 +131,10 @@ __all__ = [
     "MAY_GRANT",
     "MAY_PUBLISH",
     "METHODS",
+    "MONTHS",
+    "MONTH_DAYS",
     "MOST_POLICIES",
+    "NAMED",
     "NOTHING",
     "OWN",
     "POINTER_FORMAT",

@@ -15,9 +15,10 @@ from document import Reader, read_object
 from tokens import Rules
 from upstream import Upstream, load_upstream
 
-FORMATS = (3, 4)  # of bundles and shards. The older one is read too: deploy first, then publish
+FORMATS = (4, 5)  # of bundles and shards. The older one is read too: deploy first, then publish
 LIMIT = 20_000_000  # bytes; a KV value holds 25 MiB
 POINTER_LIMIT = 4096
+_POINTER = 3  # the format of the pointer in KV
 OWN = "-"  # the upstream that stands for the gate's own pages
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -114,11 +115,9 @@ def _truncated(reader: Reader) -> tuple[tuple[str, ...], int]:
 def _issuer(
     name: str,
     reader: Reader,
-    written: int,
     grants: list[identity.Grant],
     claims: tuple[tuple[str, ...], ...],
 ) -> Issuer:
-    """`written`: the bundle's format."""
     source = keys.Source(reader.text("issuer"), None if reader.null("jwks_uri") else reader.text("jwks_uri"))
     fetched = "issuer" if source.jwks_uri is None else "jwks_uri"
     try:
@@ -135,7 +134,7 @@ def _issuer(
         require=tuple([_required(item) for item in reader.items("require")]),
     )
     dpop = reader.one_of("dpop", "optional", "required")
-    strict = written > 3 and reader.one_of("dpop_replay", "isolate", "strict") == "strict"
+    strict = reader.one_of("dpop_replay", "isolate", "strict") == "strict"
     kind, attested = reader.within("kind"), reader.within("attested")
     values = kind.within("values")
     paths = []
@@ -187,14 +186,14 @@ def load_digest(reader: Reader, name: str) -> str:
 def load_bundle(text: str) -> Bundle:
     """Read a bundle's JSON. ValueError says where it is wrong; nothing of a wrong bundle is used."""
     root = Reader(read_object(text, limit=LIMIT, depth=24), "bundle")
-    written = read_format(root)
+    read_format(root)  # 4 and 5 are read alike: what came with 5 is in no bundle of 4
     issuers, upstreams, roles = root.within("issuers"), root.within("upstreams"), root.within("roles")
     issuer_ids = frozenset(issuers.names())
     grants = _grants(roles, issuer_ids)
     claims = root.paths("claims")
     by_iss: dict[str, Issuer] = {}
     for name in issuers.names():
-        issuer = _issuer(name, issuers.within(name), written, grants[name], claims)
+        issuer = _issuer(name, issuers.within(name), grants[name], claims)
         if issuer.source.issuer in by_iss:
             raise ValueError(f"bundle.issuers.{name}: another entry has the same issuer")
         by_iss[issuer.source.issuer] = issuer
@@ -222,7 +221,7 @@ def pinned(text: str, digest: str, what: str) -> str:
 def load_pointer(text: str) -> Pointer:
     """Read the JSON of the pointer in KV, which versions before the ledger wrote. Raises ValueError."""
     reader = Reader(read_object(text, limit=POINTER_LIMIT), "pointer")
-    reader.whole("format", FORMATS[0], FORMATS[0])
+    reader.whole("format", _POINTER, _POINTER)
     pointer = Pointer(
         reader.whole("sequence", 1, 2**53),
         load_digest(reader, "bundle"),

@@ -1,12 +1,16 @@
 """Conditions on the time of a call: hours of the week in a time zone, and from when until when."""
 
 from bisect import bisect_right
+from time import gmtime
 from typing import NamedTuple
 
 from conditions import Call, Truth
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+MONTH_DAYS = frozenset({*range(-31, 0), *range(1, 32)})  # from -1 on counted from the month's end
 _DAY = 86_400
+_LENGTHS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 
 class Zone(NamedTuple):
@@ -24,13 +28,22 @@ class Zone(NamedTuple):
         return int(now) + self.offsets[bisect_right(self.starts, now) - 1]
 
 
+def month_day(local: int) -> tuple[int, int]:
+    """The day of the month as a clock on the wall shows it: from the month's beginning, 1 on, and its end, -1 back."""
+    date = gmtime(local)
+    day, month, year = date.tm_mday, date.tm_mon, date.tm_year
+    leaps = month == 2 and year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    return day, day - _LENGTHS[month - 1] - leaps - 1
+
+
 class Window(NamedTuple):
-    """Hours of the days of a week in a time zone. One that ends before it begins runs into the next day."""
+    """Hours of some days in a time zone. One that ends before it begins runs into the next day."""
 
     zone: Zone
-    days: frozenset[int]  # on which it begins; 0 is Monday
+    days: frozenset[int]  # of the week, on which it begins; 0 is Monday
     start: int  # minutes since midnight
     end: int  # the first minute after it; 1440 is midnight
+    month_days: frozenset[int] = frozenset()  # of the month, on which it begins; empty: on any
 
     @property
     def name(self) -> str:
@@ -40,19 +53,26 @@ class Window(NamedTuple):
         local = self.zone.local(call.now)
         if local is None:
             return None
-        day, minute = (local // _DAY + 3) % 7, local % _DAY // 60  # the epoch began on a Thursday
+        minute = local % _DAY // 60
         if self.start < self.end:
-            return day in self.days and self.start <= minute < self.end
+            return self.start <= minute < self.end and self.begins(local)
         if minute >= self.start:
-            return day in self.days
-        return minute < self.end and (day - 1) % 7 in self.days
+            return self.begins(local)
+        return minute < self.end and self.begins(local - _DAY)
+
+    def begins(self, local: int) -> bool:
+        """Whether one begins on the day of that time."""
+        if (local // _DAY + 3) % 7 not in self.days:  # the epoch began on a Thursday
+            return False
+        return not self.month_days or not self.month_days.isdisjoint(month_day(local))
 
     def seen(self, call: Call, used: frozenset[str]) -> str | None:
         local = self.zone.local(call.now)
         if local is None:
             return None
-        hour, minute = divmod(local % _DAY // 60, 60)
-        return f"{DAYS[(local // _DAY + 3) % 7]} {hour:02}:{minute:02} {self.zone.name}"
+        _, month, day, hour, minute, _, weekday, *_ = gmtime(local)
+        date = f" {day} {MONTHS[month - 1]}" if self.month_days else ""
+        return f"{DAYS[weekday]}{date} {hour:02}:{minute:02} {self.zone.name}"
 
 
 class Dates(NamedTuple):

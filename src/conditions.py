@@ -268,10 +268,16 @@ def _fact(call: Call, field: str, attested: bool) -> Fact | None:
     return None if fact is None or (attested and not fact.attested) else fact
 
 
-class Named(NamedTuple):
-    """The dag, task or environment behind the call matches one of the patterns. False for a human: there is none."""
+NAMED = ("dag", "task", "run_type", "triggered_by", "environment")
 
-    field: str  # dag | task | environment
+
+class Named(NamedTuple):
+    """A fact of the task behind the call matches one of the patterns. False for a human: there is no task.
+
+    `triggered_by` is unknown for a run that nobody triggered, too: the token doesn't tell that from not saying it.
+    """
+
+    field: str  # one of NAMED
     globs: tuple[Glob, ...]
     attested: bool  # only what the token's claims say counts
 

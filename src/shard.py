@@ -10,9 +10,10 @@ from operator import lt
 from typing import Any, NamedTuple
 
 from bundle import read_format
-from clock import DAYS, Dates, Window, Zone
+from clock import DAYS, MONTH_DAYS, Dates, Window, Zone
 from conditions import (
     FLAGS,
+    NAMED,
     QUANTIFIERS,
     RESOURCE,
     SINGLE,
@@ -100,6 +101,13 @@ def _whole(column: Column, where: str) -> None:
         raise ValueError(f"{where}: a number out of range")
 
 
+def _month_days(column: Column, where: str) -> None:
+    _typed(column, {list}, where)
+    _typed(chain.from_iterable(column), {int}, where)
+    if not all([days and MONTH_DAYS.issuperset(days) for days in column]):
+        raise ValueError(f"{where}: no days, or one that no month has")
+
+
 def _whole_or_null(column: Column, where: str) -> None:
     _whole([value for value in column if value is not None] or [0], where)
 
@@ -107,7 +115,7 @@ def _whole_or_null(column: Column, where: str) -> None:
 _SHAPES: dict[str, tuple[Check, ...]] = {
     **dict.fromkeys(SINGLE, (_texts,)),
     **dict.fromkeys(FLAGS, (_flag,)),
-    **dict.fromkeys(("workload.dag", "workload.task", "workload.environment"), (_texts, _flag)),
+    **dict.fromkeys([f"workload.{name}" for name in NAMED], (_texts, _flag)),
     "target.ids": (_texts,),
     "when.time": (_text, _texts, _whole, _whole),
     "when.dates": (_whole_or_null, _whole_or_null),
@@ -131,17 +139,19 @@ class _Conditions:
         self._rows, self._zones = rows, zones
         _typed(rows, {list}, "shard.conditions")
         self.names: set[str] = set()
-        for name, group in groupby(rows, key=lambda row: row[0] if row else None):
+        for (name, length), group in groupby(rows, key=lambda row: (row[0] if row else None, len(row))):
             where = f"shard.conditions ({name!r:.80})"
             if not isinstance(name, str) or name not in _SHAPES:
                 raise ValueError(f"{where}: not known to this version")
             shape = _SHAPES[name]
+            if name == "when.time" and length == 6:  # on some days of the month only
+                shape += (_month_days,)
             of_resource = name == "target.ids" or name.startswith("target.properties.")
             if name.startswith("target.") and of_resource != upstream.startswith(RESOURCE):
                 raise ValueError(f"{where}: not what {upstream:.80} has")
-            same = list(group)
-            if set(map(len, same)) != {1 + len(shape)}:
+            if length != 1 + len(shape):
                 raise ValueError(f"{where}: expected {len(shape)} values")
+            same = list(group)
             _, *columns = zip(*same, strict=True)
             for check, column in zip(shape, columns, strict=True):
                 check(column, where)
@@ -198,14 +208,16 @@ def _condition(row: list[Any], zones: dict[str, Zone]) -> Condition:
     return Equal(left, right, attested)
 
 
-def _window(zones: dict[str, Zone], zone: str, days: list[str], start: int, end: int) -> Window:
+def _window(
+    zones: dict[str, Zone], zone: str, days: list[str], start: int, end: int, month_days: Iterable[int] = ()
+) -> Window:
     if zone not in zones or not set(days) <= set(DAYS):
         raise ValueError("shard.conditions (when.time): expected a zone of the shard, and days")
     if not (start <= 1439 and 1 <= end <= 1440 and start != end):
         raise ValueError(
             "shard.conditions (when.time): expected minutes of a day, and an end other than the beginning"
         )
-    return Window(zones[zone], frozenset(map(DAYS.index, days)), start, end)
+    return Window(zones[zone], frozenset(map(DAYS.index, days)), start, end, frozenset(month_days))
 
 
 def _zone(name: str, reader: Reader) -> Zone:
@@ -354,7 +366,7 @@ def _tree(root: Any, rows: _Rows, methods: set[str]) -> dict[str, Any]:
 def load_shard(text: str, upstream: str) -> Shard:
     """Read the JSON of an upstream's shard. ValueError says where it is wrong; nothing of a wrong shard is used."""
     root = Reader(read_compiled(text, limit=LIMIT, depth=DEPTH), "shard")
-    read_format(root)  # 3 and 4 say the same here
+    read_format(root)  # 4 and 5 are read alike: what came with 5 is in no shard of 4
     if root.text("upstream") != upstream:
         raise root.wrong("upstream", upstream)
     zones_reader = root.within("zones")

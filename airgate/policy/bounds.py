@@ -14,6 +14,7 @@ from operator import and_
 from typing import Any
 
 from airgate.engine import (
+    LISTS,
     LONGEST_SUBJECT,
     Call,
     Caller,
@@ -68,6 +69,7 @@ THUMBPRINT = "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"  # of the key in RFC 
 DEPUTY = "deputy"  # somebody who acts for another
 
 WEEK, DAY = 604_800, 86_400
+CALENDAR = 400 * 365 * DAY + 97 * DAY  # then dates come on the same days of the week again
 _NOBODY = Caller(Identity("", "", "", frozenset(), {}), None, frozenset(), {})
 _NOWHERE = Target("", "", (), "", "")
 # Such an address is read as the IPv4 address that it stands for (RFC 4291 §2.5.5.2).
@@ -137,7 +139,7 @@ def _in_state(key: Key, in_state: str, demands: Demands) -> Any:
         return _single(kind, demands)
     if kind == "country":
         return _country(demands)
-    if kind == "query" or (kind in ("header", "claimed") and key[1] != "tags"):
+    if kind == "query" or (kind in ("header", "claimed") and key[1] not in LISTS):
         return _text(kind, demands, patterns.HEADER if kind == "header" else patterns.TEXT)
     return _several(kind, demands)
 
@@ -261,25 +263,39 @@ def _moment(demands: Demands) -> int | None:
             breaks.update(bound for bound in test if bound is not None and bound > since)
     for window in windows:
         breaks.update(moment for moment in (*window.zone.starts, window.zone.until) if moment > since)
-    # Between two breaks the offsets don't change: the windows repeat every week.
     ordered = sorted(breaks)
     for number, begin in enumerate(ordered):
-        end = ordered[number + 1] if number + 1 < len(ordered) else begin + WEEK
-        for moment in sorted({begin, *_changes(windows, begin, min(end, begin + WEEK))}):
-            if all(_truth(test, moment) in truths for test, truths in tests):
-                return moment
+        # Until the next one the offsets don't change: the windows repeat every week, or with the calendar.
+        by_month = any(window.month_days and window.zone.local(begin) is not None for window in windows)
+        period = CALENDAR if by_month else WEEK
+        end = begin + period if number + 1 == len(ordered) else min(ordered[number + 1], begin + period)
+        seen: set[tuple[tuple[bool, ...], ...]] = set()
+        for day in range(begin, end, DAY):
+            around = tuple(_around(window, day) for window in windows)
+            if around in seen:  # then all is as on an earlier day
+                continue
+            seen.add(around)
+            for moment in sorted({day, *_changes(windows, day, min(end, day + DAY))}):
+                if all(_truth(test, moment) in truths for test, truths in tests):
+                    return moment
     return None
 
 
+def _around(window: Window, begin: int) -> tuple[bool, ...]:
+    """Whether the window begins on the days that 24 hours touch, and on the one before; empty: not known."""
+    local = window.zone.local(begin)
+    return () if local is None else tuple(window.begins(local + day * DAY) for day in (-1, 0, 1))
+
+
 def _changes(windows: list[Window], begin: int, end: int) -> set[int]:
-    """When one of the windows may open or shut."""
+    """When one of the windows may open or shut, within 24 hours."""
     moments = set()
     for window in windows:
         local = window.zone.local(begin)
         if local is None:
             continue
         midnight = begin - local % DAY
-        for day in range(9):
+        for day in range(2):
             for minute in (0, window.start, window.end):
                 moments.add(midnight + day * DAY + minute * 60)
     return {moment for moment in moments if begin < moment < end}

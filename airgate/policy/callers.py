@@ -9,6 +9,7 @@ from airgate.engine import (
     ENCODED_SLASH,
     KIND,
     KINDS,
+    LISTS,
     METHODS,
     SCOPE,
     SCOPES,
@@ -21,13 +22,14 @@ from airgate.policy import bounds
 from airgate.policy.bounds import MISSING, THERE, UNREADABLE, Demand, Key
 from airgate.policy.index import Row, Rule
 from airgate.policy.patterns import Pieced, exactly
+from airgate.policy.rules import NEVER_ASSERTED
 
 Path = tuple[str, ...]
 Atom = tuple[Key, Demand]
 Alternative = tuple[Atom, ...]  # all of them
 Clause = tuple[Alternative, ...]  # one of them
 
-CONTEXT = ("dag", "task", "run", "environment", "tags")
+CONTEXT = ("dag", "task", "run", "environment", "tags", *NEVER_ASSERTED)
 SUBJECT: Key = ("subject",)
 USED: Key = ("used",)
 METHOD: Key = ("method",)
@@ -63,11 +65,19 @@ class Tokens:
     def groups(self) -> frozenset[Path]:
         """The claims that grant roles and may hold several values."""
         paths = {_plain(grant.claim) for grant in self.mapping.grants if grant.claim}
-        return self.others | (paths - _SINGLE.keys())
+        return (self.others | paths) - _SINGLE.keys() - self._facts.keys()
+
+    @cached_property
+    def _facts(self) -> dict[Path, Key]:
+        """The claims that attest one text: the same key, whoever asks for them."""
+        return {
+            path: ("claimed", field, *path) for field, path in self.mapping.attested if field not in LISTS
+        }
 
     def claim(self, path: Path) -> Key:
         path = _plain(path)
-        return _SINGLE.get(path) or ("groups" if path in self.groups else "claim", *path)
+        known = _SINGLE.get(path) or self._facts.get(path)
+        return known or ("groups" if path in self.groups else "claim", *path)
 
     def kinds(self, kinds: Iterable[str]) -> tuple[Key, Pieced]:
         """Where the caller's kind stands, and the values there that mean one of these. An empty one: it isn't there."""
@@ -104,11 +114,14 @@ class Tokens:
         claim, header = self._claimed(field), ("header", field)
         unsaid: Alternative = ((claim, bounds.state(MISSING)),) if claim else ()
         sources: list[tuple[Key, Alternative]] = [(claim, ((claim, bounds.state(THERE)),))] if claim else []
-        return sources if attested else [*sources, (header, (*unsaid, (header, bounds.state(THERE))))]
+        if attested or field in NEVER_ASSERTED:
+            return sources
+        return [*sources, (header, (*unsaid, (header, bounds.state(THERE))))]
 
     def missing(self, field: str, attested: bool) -> Alternative:
         """No such value counts."""
-        keys = [key for key in (self._claimed(field), () if attested else ("header", field)) if key]
+        header = () if attested or field in NEVER_ASSERTED else ("header", field)
+        keys = [key for key in (self._claimed(field), header) if key]
         return tuple((key, bounds.state(MISSING)) for key in keys)
 
     def _claimed(self, field: str) -> Key:
@@ -128,7 +141,7 @@ class Tokens:
             key, values = self._whole(grant)
             return ((key, bounds.one_of(values)),)
         key = self.claim(grant.claim)
-        holds = bounds.one_of([exactly(grant.value)]) if key in PLACES else ("has", grant.value)
+        holds = bounds.one_of([exactly(grant.value)]) if single(key) else ("has", grant.value)
         return ((key, _SAID), (key, holds))
 
     def _gives_not(self, grant: Grant) -> Atom:
@@ -136,7 +149,7 @@ class Tokens:
             key, values = self._whole(grant)
             return key, bounds.none_of(values)
         key = self.claim(grant.claim)
-        return key, bounds.none_of([exactly(grant.value)]) if key in PLACES else ("lacks", grant.value)
+        return key, bounds.none_of([exactly(grant.value)]) if single(key) else ("lacks", grant.value)
 
     def _whole(self, grant: Grant) -> tuple[Key, Pieced]:
         """By what the caller is as a whole, and every token says: its kind, or its subject."""
@@ -170,6 +183,11 @@ class Tokens:
 _SAID = bounds.state(THERE, UNREADABLE)
 
 
+def single(key: Key) -> bool:
+    """Whether a claim is one text in every token that the gate accepts."""
+    return key in PLACES or (key[0] == "claimed" and key[1] not in LISTS)
+
+
 def odd(upstream: Upstream) -> int:
     """What `forward.fits` lets pass for it."""
     slash = ENCODED_SLASH if upstream.encoded_slash else 0
@@ -190,7 +208,7 @@ def base(key: Key) -> frozenset[Demand]:
         return frozenset({bounds.one_of([exactly("")])})
     if key[0] == "claim":  # one that can't be compared is as good as none
         return frozenset({bounds.state(MISSING, THERE)})
-    if key[0] == "claimed" and key[1] != "tags":
+    if key[0] == "claimed" and key[1] not in LISTS:
         return frozenset({bounds.none_of([exactly("")])})
     return frozenset()
 

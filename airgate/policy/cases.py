@@ -196,8 +196,9 @@ def _obligations(data: Mapping[str, Any]) -> Obligations:
 
 
 def _asked(obligations: Obligations) -> list[dict[str, Any]]:
-    """What is asked of the gate and of the caller. What an asker may ask isn't among it."""
-    return sorted([each for each in obligations.documents() if each["type"] != "asking"], key=index.canonical)
+    """What is asked of the gate and of the caller. What a caller may ask for or exchange isn't among it."""
+    asked = [each for each in obligations.documents() if each["type"] not in ("asking", "exchange")]
+    return sorted(asked, key=index.canonical)
 
 
 def _with_defaults(request: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from airgate.policy.durations import seconds
 from airgate.policy.enforced import Enforced, clashes, may_meet
 from airgate.policy.evidence import Engine, Evidence
 from airgate.policy.index import canonical
+from airgate.policy.rules import EXCHANGED_FOR
 from airgate.policy.search import Net, Part, Search, Unknown
 from airgate.policy.witness import Witness
+from airgate.policy.words import listed
 
 ADDED, REMOVED, CHANGED = "added", "removed", "changed"
 
@@ -211,6 +213,8 @@ def _texts(old: Compiled, new: Compiled) -> Iterator[Change]:
             change = Change(section, name, what, details)
             if other is not None:
                 change.opens = list(_OPENS[section](one, other))
+            if section == "policy":
+                change.opens += _released(name, one, after)
             yield change
 
 
@@ -303,6 +307,7 @@ def _kind_words(issuer: dict[str, Any]) -> set[str]:
 
 def _policy_opens(one: dict[str, Any] | None, other: dict[str, Any]) -> Iterator[str]:
     """Obligations that ask less than they did. Those of a new permit come with its calls."""
+    yield from _exchange_opens(one, other)
     if one is None or one["effect"] != "permit" or other["effect"] != "permit":
         return
     before, after = one.get("obligations", {}), other.get("obligations", {})
@@ -311,6 +316,44 @@ def _policy_opens(one: dict[str, Any] | None, other: dict[str, Any]) -> Iterator
             yield f"obligations.{name}: calls that it stopped may pass"
     if one.get("asking") != other.get("asking") and "asking" in other:
         yield "asking: other questions may be asked"
+
+
+def _exchange_opens(policy: dict[str, Any] | None, changed: dict[str, Any]) -> Iterator[str]:
+    """What may be got now for a token. Another permit may have let the call through, for fewer upstreams."""
+    if "exchange" not in changed or changed.get("mode") == "shadow":
+        return
+    one, other = (policy or {}).get("exchange"), changed["exchange"]
+    if policy is None or one is None or any(policy.get(name) != changed.get(name) for name in _WHOSE):
+        yield f"exchange: its callers may get tokens for {_shown(listed(other['upstreams']))}"
+        return
+    if more := _more(listed(one["upstreams"]), listed(other["upstreams"])):
+        yield f"exchange.upstreams: tokens for {_shown(more)} were not to be had"
+    before, after = (listed(each["roles"]) if "roles" in each else None for each in (one, other))
+    if more := _more(before, after):
+        yield f"exchange.roles: tokens with {_shown(more)} were not to be had"
+    lifetimes = [seconds(each.get("lifetime", EXCHANGED_FOR)) for each in (one, other)]
+    if lifetimes[0] < lifetimes[1]:
+        yield f"exchange.lifetime: tokens were good for {lifetimes[0]} seconds, and are for {lifetimes[1]}"
+    if one.get("bound", False) and not other.get("bound", False):
+        yield "exchange.bound: tokens were bound to a key, and needn't be any more"
+
+
+def _released(name: str, policy: dict[str, Any] | None, after: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """What a permit held back of tokens that others let be had: of several for one upstream the strictest counts."""
+    gone = _exchanged(policy) - _exchanged(after.get(name))
+    others = {each for other, data in after.items() if other != name for each in _exchanged(data)}
+    if released := sorted(gone & others):
+        yield f"exchange: it holds back nothing any more of tokens for {_shown(released)}"
+
+
+def _exchanged(policy: dict[str, Any] | None) -> set[str]:
+    """The upstreams for which a permit that is in force lets tokens be exchanged."""
+    if policy is None or "exchange" not in policy or policy.get("mode") == "shadow":
+        return set()
+    return set(listed(policy["exchange"]["upstreams"]))
+
+
+_WHOSE = ("mode", "subject", "workload", "when")  # the members that say whom a policy of one target is about
 
 
 def _upstream_opens(one: dict[str, Any] | None, other: dict[str, Any]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from airgate.engine import KIND, SCOPE, Grant, Issuer, claim_at
+from airgate.engine import KIND, LISTS, SCOPE, Grant, Issuer, claim_at
 from airgate.policy.bounds import THUMBPRINT
 from airgate.policy.callers import ACTOR, JKT, PLACES
 from airgate.policy.request import Flaw, InvalidRequest, Request, no_such
@@ -22,11 +22,14 @@ def claims_of(request: Request, issuer: Issuer, known: frozenset[str]) -> tuple[
     if request.actor is not None:
         caller[PLACES[ACTOR]] = request.actor
         _put(claims, PLACES[ACTOR], request.actor)
+    facts = {path: name for name, path in issuer.mapping.attested if name not in LISTS}
+    caller |= {path: str(request.workload[name]) for path, name in facts.items() if name in request.attested}
+    single = frozenset({*PLACES.values(), *facts})
     roles = request.roles
     if roles is None and request.claims is None:
         roles = ()
     if roles is not None:
-        flaws += _put_roles(claims, roles, caller, issuer, known)
+        flaws += _put_roles(claims, roles, caller, issuer, known, single)
     if issuer.dpop == "required" if request.dpop is None else request.dpop:
         _put(claims, PLACES[JKT], THUMBPRINT)
     flaws += _put_kind(claims, request.kind, issuer)
@@ -59,8 +62,12 @@ def _put_roles(
     caller: Settled,
     issuer: Issuer,
     known: frozenset[str],
+    single: frozenset[tuple[str, ...]],
 ) -> list[Flaw]:
-    """Every claim that grants roles, so that a role that isn't asked for is known not to be held."""
+    """Every claim that grants roles, so that a role that isn't asked for is known not to be held.
+
+    `single`: claims that are one text or not there.
+    """
     flaws = []
     held: dict[tuple[str, ...], list[str]] = {
         path: [] for grant in issuer.mapping.grants if (path := grant.claim)
@@ -77,9 +84,9 @@ def _put_roles(
     for path, values in sorted(held.items(), key=lambda item: (not item[1], item[0])):
         if path == SCOPE:
             _put(claims, path, " ".join(values))
-        elif path not in PLACES.values():
+        elif path not in single:
             _put(claims, path, values)
-        elif values:  # of these there is one, or there is no such claim
+        elif values:
             _put(claims, path, values[0])
     return flaws
 

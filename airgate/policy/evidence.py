@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from airgate.engine import RESOURCE, SCOPE, SCOPES, Call, Decision, Denied, Fact, Mapping
+from airgate.engine import NAMED, RESOURCE, SCOPE, SCOPES, Call, Decision, Denied, Fact, Mapping
 from airgate.policy.callers import Callers
 from airgate.policy.compile import Compiled
 from airgate.policy.gate import Gate
@@ -15,7 +15,7 @@ from airgate.policy.request import InvalidRequest, Request
 from airgate.policy.witness import Witness
 
 _REASON = "it was made up to show what policy permits"
-_FLAGS = {"dag": "--dag", "task": "--task", "environment": "--environment"}
+_FLAGS = {name: f"--{name.replace('_', '-')}" for name in NAMED}
 
 
 @dataclass(frozen=True)

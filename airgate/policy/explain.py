@@ -44,6 +44,8 @@ _OPTIONS = {
     "headers": "--header",
     "resource": "--resource",
     "workload.tags": "--dag-tag",
+    "workload.run_type": "--run-type",
+    "workload.triggered_by": "--triggered-by",
 }
 
 
@@ -98,12 +100,18 @@ def explain(
     ] = None,
     dag: Annotated[str | None, typer.Option(metavar="ID", help="The DAG behind the call.")] = None,
     task: Annotated[str | None, typer.Option(metavar="ID", help="The task.")] = None,
+    run_type: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="scheduled, manual, backfill; with --attested.")
+    ] = None,
+    triggered_by: Annotated[
+        str | None, typer.Option(metavar="USER", help="Who started the run; with --attested.")
+    ] = None,
     environment: Annotated[str | None, typer.Option(metavar="NAME", help="The Airflow environment.")] = None,
     dag_tag: Annotated[
         list[str] | None, typer.Option(metavar="TAG", help="A tag of the DAG. Repeat it.")
     ] = None,
     attested: Annotated[
-        bool, typer.Option("--attested", help="DAG, task, environment and tags stand in the token.")
+        bool, typer.Option("--attested", help="All that is said of the task stands in the token.")
     ] = False,
     header: Annotated[
         list[str] | None, typer.Option(metavar="NAME:VALUE", help="Another header. Repeat it.")
@@ -166,11 +174,12 @@ def explain(
         "action": action,
     }
     try:
-        workload = _given({"dag": dag, "task": task, "environment": environment, "tags": dag_tag or None})
+        facts = {"dag": dag, "task": task, "run_type": run_type, "triggered_by": triggered_by}
+        workload = _given({**facts, "environment": environment, "tags": dag_tag or None})
         if workload:
             said["workload"] = workload | {"attested": attested}
         elif attested:
-            raise _StopError("--attested says that the token has --dag, --task, --environment and --dag-tag")
+            raise _StopError("--attested says that the token has what is said of the task, such as --dag")
         said["claims"] = _members(claim, "--claim")
         said["headers"] = _lines(header)
         if resource is not None or resource_id is not None:
@@ -360,7 +369,7 @@ def _explain_recorded(
     stack = read_stack() if log is None else None
     record = recorded.find(stack.audit if stack is not None else log or Path(), request_id)
     known = path if path is not None else record.path
-    if known is None or not record.decided:
+    if known is None or not record.decided or record.delegated:
         print_branch(_only_recorded(record), screen)
         return PERMITTED if record.permit else DENIED
     request = record.request(known)
@@ -391,6 +400,12 @@ def _only_recorded(record: Recorded) -> Branch:
         branch.add(line)
     if not record.decided:
         branch.add("Policy wasn't asked: the request was refused before", "bold")
+    elif record.delegated:
+        branch.add(
+            "An agent made it for somebody, and the log doesn't hold which roles are whose, so only the recorded "
+            "decision can be shown",
+            "bold",
+        )
     else:
         upstream = record.event.get("upstream")
         branch.add(

@@ -10,7 +10,7 @@ from functools import reduce
 from itertools import islice
 from operator import or_
 
-from airgate.engine import KINDS, RESOURCE, Zone
+from airgate.engine import KINDS, RESOURCE, Glob, Zone
 from airgate.policy import patterns, regions
 from airgate.policy.callers import Callers, odd
 from airgate.policy.compile import Compiled
@@ -24,10 +24,21 @@ from airgate.policy.phrases import joined, moment
 from airgate.policy.regions import Region, Witness
 from airgate.policy.rules import upstreams
 from airgate.policy.seed import Entry, Keys
-from airgate.policy.words import either, listed, quoted
+from airgate.policy.words import either, listed, nearest, quoted
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
-HONOURED = frozenset({"rate_limit", "credential", "max_body", "require", "asking"})  # what the gate can do
+HONOURED = frozenset(
+    {"rate_limit", "credential", "max_body", "require", "asking", "exchange"}
+)  # what the gate can do
+# The words of Airflow 3.3 (DagRunType).
+RUN_TYPES = (
+    "scheduled",
+    "manual",
+    "backfill",
+    "asset_triggered",
+    "asset_materialization",
+    "operator_triggered",
+)
 MOST_PATHS = 50  # of one policy that are compared with each other
 MOST_CONFLICTS = 3  # of one permit; more of them say nothing new
 
@@ -39,6 +50,14 @@ _NEGATIVE = {
     "workload.tags": "a DAG is let through until somebody tags it",
     "target.query": "every value that nobody has thought of is let through",
     "target.properties": "every value that nobody has thought of is let through",
+}
+
+_FACTS = {
+    "dag": "DAG",
+    "tags": "DAG tags",
+    "run": "DAG run",
+    "run_type": "run type",
+    "triggered_by": "triggering user, as of runs that nobody started",
 }
 
 _FLAGGED = {
@@ -98,6 +117,7 @@ def _of_policy(entry: Entry, compiled: Compiled) -> Iterator[Finding]:
         yield from _uncounted(entry)
     else:
         yield from _evaded(entry)
+    yield from _run_types(entry)
     yield from _boundless(entry)
     yield from _twice(entry, _odd(entry, compiled))
 
@@ -205,6 +225,15 @@ def _evaded(entry: Entry) -> Iterator[Finding]:
             yield _finding(entry, ("workload", said[0]), "asserted-forbid", text, note=True)
 
 
+def _run_types(entry: Entry) -> Iterator[Finding]:
+    """A type that no run has: such a forbid stops nothing, and such a permit lets nothing through."""
+    for keys, pattern in entry.names("workload", "run_type"):
+        if not any(Glob(pattern).matches(known) for known in RUN_TYPES):
+            hint = nearest(pattern, RUN_TYPES) or f"; they are {', '.join(RUN_TYPES)}"
+            text = f"{quoted(pattern)}: Airflow has no runs of this type{hint}"
+            yield _finding(entry, keys, "run-type", text)
+
+
 def _boundless(entry: Entry) -> Iterator[Finding]:
     """`team1*` matches team10, too."""
     permits = entry.data["effect"] == "permit"
@@ -214,7 +243,8 @@ def _boundless(entry: Entry) -> Iterator[Finding]:
                 advice = "; list the names, or end the prefix with a mark such as - or _" if permits else ""
                 text = f"{quoted(path)}: {_also(part)}{advice}"
                 yield _finding(entry, keys, "prefix", text, note=not permits)
-    for place in (("workload", "dag"), ("workload", "task"), ("workload", "environment"), ("target", "ids")):
+    named = ("dag", "task", "triggered_by", "environment")
+    for place in (*(("workload", name) for name in named), ("target", "ids")):
         for keys, pattern in entry.names(*place):
             if _BOUNDLESS.search(pattern):
                 text = f"{quoted(pattern)}: {_also(pattern)}"
@@ -416,7 +446,7 @@ class _Survey:
         kinds = [kind for kind in KINDS if kind != "human" and (not named or kind in named[0])]
         if not kinds:
             return []
-        what = {"dag": "DAG", "tags": "DAG tags", "run": "DAG run"}.get(field, field)
+        what = _FACTS.get(field, field)
         lack = f"whose token attests no {what}" if attested else f"that carry no {what}"
         return [f"calls by {either(kinds)} {lack}"]
 

@@ -17,11 +17,11 @@ from airgate.policy.callers import (
     ACTOR,
     JKT,
     METHOD,
-    PLACES,
     SUBJECT,
     Alternative,
     Clause,
     Tokens,
+    single,
 )
 from airgate.policy.index import Row, Rule, canonical, segments
 from airgate.policy.patterns import ODD, Pieces, exactly, glob, path_pattern
@@ -104,7 +104,7 @@ class Box(NamedTuple):
             return _subject(quantifier, [exactly(value) for value in row[2]], wanted)
         if name == "subject.claims":
             key = tokens.claim(tuple(row[1]))
-            if key in PLACES:
+            if single(key):
                 return _one_text(key, quantifier, row[2], wanted)
             return _values(key, quantifier, row[2], wanted, (MISSING, UNREADABLE))
         if name == "workload.tags":
@@ -143,8 +143,9 @@ class Box(NamedTuple):
         if row[0] == "when.dates":
             return _when(Dates(row[1], row[2]), wanted)
         if row[0] == "when.time":
-            days = frozenset(map(WEEKDAYS.index, row[2]))
-            return _when(Window(self.zones[row[1]], days, row[3], row[4]), wanted)
+            _, zone, days, start, end, *of_month = row
+            on = frozenset(map(WEEKDAYS.index, days))
+            return _when(Window(self.zones[zone], on, start, end, *map(frozenset, of_month)), wanted)
         raise ValueError(f"policy {self.rule.id}: {row[0]} is not known to this version")
 
     def _equal(self, left: str, right: str, attested: bool, wanted: str, tokens: Tokens) -> Formula:

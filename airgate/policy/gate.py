@@ -114,9 +114,9 @@ class Gate:
                 fits(target, upstream)
             shard = self.shard(target.upstream)
             at = request.at if request.at is not None else now
-            if at is None:
-                _refuse_timeless(shard.lookup.reachable(target))
             call = Call(caller, target, at or 0.0, request.client, request.country)
+            if at is None:
+                _refuse_timeless(shard.lookup.reachable(target), call)
             decision = self.policies.decide(call)
             if decision.reason is not None:
                 raise Denied(decision.reason)
@@ -188,13 +188,23 @@ class Gate:
 
     def _issuer(self, request: Request) -> Issuer:
         if request.issuer is None:
-            if len(self.issuers) == 1:
-                return next(iter(self.issuers.values()))
-            text = f"say which: {either(sorted(self.issuers))}" if self.issuers else "there is none"
+            possible = [issuer for issuer in self.issuers.values() if _could_say(issuer, request)]
+            if len(possible) == 1 or len(self.issuers) == 1:
+                return (possible or [*self.issuers.values()])[0]
+            named = sorted(issuer.mapping.id for issuer in possible) or sorted(self.issuers)
+            text = f"say which: {either(named)}" if self.issuers else "there is none"
             raise InvalidRequest(Flaw(("issuer",), text))
         if request.issuer not in self.issuers:
             raise InvalidRequest(Flaw(("issuer",), no_such("issuer", request.issuer, self.issuers)))
         return self.issuers[request.issuer]
+
+
+def _could_say(issuer: Issuer, request: Request) -> bool:
+    """Whether tokens of an issuer can grant the roles that a request has, and attest what it says is attested."""
+    granted = {grant.role for grant in issuer.mapping.grants}
+    return (
+        granted.issuperset(request.roles or ()) and request.attested <= dict(issuer.mapping.attested).keys()
+    )
 
 
 def upstream_of(request: Request) -> str | None:
@@ -207,13 +217,14 @@ def upstream_of(request: Request) -> str | None:
         return None
 
 
-def _refuse_timeless(considered: list[Candidate]) -> None:
+def _refuse_timeless(considered: list[Candidate], call: Call) -> None:
     """Without a time of its own, the answer to a request would change by itself."""
-    for policy, _ in considered:
-        for condition in policy.conditions:
-            if isinstance(condition, Window | Dates):
-                text = f'is missing; policy {policy.id} asks for the time: "at: 2026-03-02T09:30:00Z"'
-                raise InvalidRequest(Flaw(("at",), text))
+    for policy, route in considered:
+        timeless = tuple([each for each in policy.conditions if not isinstance(each, Window | Dates)])
+        asks = len(timeless) < len(policy.conditions)
+        if asks and policy._replace(conditions=timeless).truth(call, route) is not False:
+            text = f'is missing; policy {policy.id} asks for the time: "at: 2026-03-02T09:30:00Z"'
+            raise InvalidRequest(Flaw(("at",), text))
 
 
 class _Unlimited:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-FORMAT = 4  # of bundles and shards; a Worker reads this one and the one before
+FORMAT = 5  # of bundles and shards; a Worker reads this one and the one before
 
 Row = list[Any]
 Node = list[Any]  # [literal | None, one | None, globs | None, ends here | None, ends below | None]

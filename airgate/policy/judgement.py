@@ -38,6 +38,7 @@ from airgate.engine import (
 from airgate.engine import Call as Asked
 from airgate.policy import patterns
 from airgate.policy.index import Rule
+from airgate.policy.phrases import joined
 from airgate.policy.policyset import PolicySet
 from airgate.policy.request import UNKNOWN_QUERY, Request
 from airgate.policy.traffic import CUT_LIST, CUT_PATH, Call, Group
@@ -47,6 +48,10 @@ MOST_ADDRESSES = 200_000  # whose policies are remembered
 
 ANYWHERE = "/**"
 SHORTENED = "its line was too long for the log, which holds only the beginning of the {}"
+DELEGATED = "an agent made them for somebody, and the log doesn't hold which roles are whose"
+NARROWED = (
+    "they were made with gate tokens for the roles {}, which are not granted now: the tokens would lose them"
+)
 LENT = "a temporary grant had a part in the decision, and grants aren't part of policy"
 _PLAIN = re.compile(r"(?:/[A-Za-z0-9_-]+)+")
 
@@ -186,12 +191,16 @@ class Judge:
         if place.refused is not None:
             return Judgement(False, reason=place.refused)
         past = self._past(group)
+        if group.record.delegated and (past is None or past.compiled is not self.compiled):
+            return Judgement(None, why=(DELEGATED,))
         caller, told, hidden = self._caller(group, issuer, past)
         open_roles = told | hidden
         missing = set(caller.tagged or ()) - caller.identity.granted
         if missing - open_roles:
             if group.record.lent:
                 return Judgement(None, why=(LENT,))
+            if group.record.exchanged:
+                return Judgement(None, why=(NARROWED.format(joined(sorted(missing - open_roles))),))
             return Judgement(False, reason=Reason.ROLE_NOT_GRANTED)
         _, target = self._place(call)
         if group.record.query == "":
@@ -504,6 +513,8 @@ def _unlogged(condition: Condition, asked: Asked, group: Group, somewhere: str |
     for name in names:
         if name == "subject.id" and record.unnamed:
             return f"asks for the subject, and {record.unnamed}"
+        if name == "workload.triggered_by" and record.unnamed:
+            return f"asks for who started the run, and {record.unnamed}"
         space, _, member = name.partition(".")
         member = member.partition(".")[0]
         if space == "workload" and "workload" in record.cut and member in record.event["workload"]:

@@ -8,15 +8,23 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from airgate.engine import OWN, QUANTIFIERS, ROUTE
+from airgate.engine import NAMED, OWN, QUANTIFIERS, ROUTE
 from airgate.policy import former, limits, when
 from airgate.policy.addresses import address, identifier, path_pattern, placeholders
 from airgate.policy.former import REWRITTEN
+from airgate.policy.rules import NEVER_ASSERTED
 from airgate.policy.seed import Entry, Keys, Problem, Seed
 from airgate.policy.settings import credential_known, shared_hosts, upstream_problems, within
 from airgate.policy.words import either, listed, nearest, quoted, several
 
-OWN_PAGES = {"/health": "GET", "/access/v1/evaluation": "POST", "/access/v1/evaluations": "POST"}
+OWN_PAGES = {
+    "/health": "GET",
+    "/token": "POST",
+    "/access/v1/evaluation": "POST",
+    "/access/v1/evaluations": "POST",
+}
+TOKEN = "/token"
+_OPEN_PAGES = {"/events": "only issuers of this seed are heard there, and only about their own tokens"}
 QUESTIONS = frozenset(path for path in OWN_PAGES if path.startswith("/access/"))
 RESERVED = "access"  # where the gate answers AuthZEN questions
 
@@ -89,6 +97,7 @@ def _policy_problems(seed: Seed, entry: Entry) -> Iterator[Problem]:
     yield from _equals_problems(entry)
     yield from _obligation_problems(entry)
     yield from _asking_problems(entry)
+    yield from _exchange_problems(seed, entry)
 
 
 def _workload_problems(entry: Entry) -> Iterator[Problem]:
@@ -107,7 +116,11 @@ def _workload_problems(entry: Entry) -> Iterator[Problem]:
             yield entry.problem(keys, f"{quoted(pattern)}: {text}")
     workload, compared = entry.at("workload"), _compares_workload(entry)
     if isinstance(workload, dict) and workload.keys() == {"attested"} and not compared:
-        yield entry.problem(("workload",), "says nothing; write dag, task, environment or tags")
+        yield entry.problem(("workload",), f"says nothing; write {either([*NAMED, 'tags'])}")
+    for member in NEVER_ASSERTED:
+        if entry.at("workload", member) is not None and entry.at("workload", "attested") is not True:
+            text = "only a token says this, no header can; write attested: true, which then holds for all of workload"
+            yield entry.problem(("workload", member), text)
     if compared and entry.at("effect") == "permit" and entry.at("workload", "attested") is None:
         yield entry.problem(
             ("when", "equals"),
@@ -172,7 +185,10 @@ def _own_pages(entry: Entry) -> Iterator[Problem]:
     """The gate's own pages are few, so a policy for them can be checked to the letter."""
     answered = set()
     for keys, path in entry.names("target", "paths"):
-        if path not in OWN_PAGES:
+        if path in _OPEN_PAGES:
+            text = f"{quoted(path)}: policy isn't asked; {_OPEN_PAGES[path]}"
+            yield entry.problem(keys, text)
+        elif path not in OWN_PAGES:
             hint = nearest(path, OWN_PAGES) or f"; it has {either(list(OWN_PAGES))}"
             yield entry.problem(keys, f"{quoted(path)}: the gate has no such page{hint}")
         else:
@@ -194,12 +210,35 @@ def _time_problems(entry: Entry) -> Iterator[Problem]:
     keys = ("when", "time")
     yield from _each(entry, (*keys, "zone"), when.zone)
     yield from _each(entry, (*keys, "days"), when.days)
+    yield from _month_problems(entry, (*keys, "month_days"))
     yield from _each(entry, (*keys, "from"), when.minute)
     yield from _each(entry, (*keys, "to"), lambda time: when.minute(time, ends=True))
     begins, ends = entry.at(*keys, "from"), entry.at(*keys, "to")
     if isinstance(begins, str) and begins == ends:
         text = f"{quoted(ends)}: ends when it begins; for whole days leave from and to out"
         yield entry.problem((*keys, "to"), text)
+
+
+def _month_problems(entry: Entry, keys: Keys) -> Iterator[Problem]:
+    said = entry.at(*keys)
+    words = (
+        [(keys, said)] if not isinstance(said, list) else [((*keys, n), word) for n, word in enumerate(said)]
+    )
+    wrong = False
+    for place, word in words:
+        if isinstance(word, str | int) and not isinstance(word, bool):
+            try:
+                when.month_days(word)
+            except ValueError as error:
+                wrong = True
+                yield entry.problem(place, str(error))
+        else:
+            wrong = True
+    if not wrong and isinstance(said, list):
+        try:
+            when.month_days(said)
+        except ValueError as error:
+            yield entry.problem(keys, str(error))
 
 
 def _dates_problems(entry: Entry) -> Iterator[Problem]:
@@ -318,6 +357,26 @@ def _asking_problems(entry: Entry) -> Iterator[Problem]:
     if "trust" in asking and asking.get("about", "self") == "self":
         text = "about self the caller's own token says it all; write about: any, or leave trust out"
         yield entry.problem(("asking", "trust"), text)
+
+
+def _exchange_problems(seed: Seed, entry: Entry) -> Iterator[Problem]:
+    paths = {path for _, path in entry.names("target", "paths")}
+    exchange = entry.at("exchange")
+    own = {name for _, name in entry.names("target", "upstream")} == {OWN}
+    if own and TOKEN in paths and len(paths) > 1:
+        text = f'"{TOKEN}" stands alone, since only a permit for it says what may be exchanged; write two policies'
+        yield entry.problem(("target", "paths"), text)
+    elif own and paths == {TOKEN} and entry.at("effect") == "permit" and exchange is None:
+        text = f'a permit for "{TOKEN}" says for which upstreams; write "exchange: {{upstreams: [...]}}" beside target'
+        yield entry.problem(("target", "paths"), text)
+    if not isinstance(exchange, dict):
+        return
+    if not own or paths != {TOKEN}:
+        text = f'goes with the upstream "{OWN}" and the path {TOKEN}, and nothing else'
+        yield entry.problem(("exchange",), text)
+    yield from _known(seed, "upstream", seed.upstreams, entry, ("exchange", "upstreams"))
+    yield from _known(seed, "role", seed.roles, entry, ("exchange", "roles"))
+    yield from within(entry, ("exchange", "lifetime"), "1s", "10m")
 
 
 def _items(entry: Entry, *keys: str | int) -> Iterator[tuple[Keys, dict[str, Any]]]:

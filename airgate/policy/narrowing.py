@@ -21,6 +21,7 @@ MOST_TASKS = 50  # named in one policy
 MOST_TAILS = 20_000  # paths that are looked at below one `**`
 MOST_WORDS = 10  # literal segments at one place; of more, each is taken for a value
 LONGEST_ID = 63
+_KEPT = ("when", "obligations", "asking", "exchange")  # of a permit, as it is
 
 _LITERAL = re.compile(r"[A-Za-z0-9._~!$&'()+,=:@-]+")
 _NOT_IN_ID = re.compile(r"[^a-z0-9]+")
@@ -182,7 +183,7 @@ def narrowed(use: Use, names: Names) -> dict[str, Any]:
         "paths": sorted({path for paths in use.routes.values() for path in paths.narrowed(kept)}),
     }
     policy["target"] = target
-    return policy | {name: permit[name] for name in ("when", "obligations", "asking") if name in permit}
+    return policy | {name: permit[name] for name in _KEPT if name in permit}
 
 
 def opened(use: Use, owner: str, names: Names) -> dict[str, Any]:

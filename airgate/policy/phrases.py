@@ -24,6 +24,7 @@ from airgate.engine import (
 )
 from airgate.policy.request import UNKNOWN_QUERY
 from airgate.policy.seed import either
+from airgate.policy.when import month_words
 
 MOST = 8  # values that are named; of more only their number
 
@@ -36,6 +37,11 @@ _NOUNS = {
     "subject.id": "subject",
     "subject.kind": "kind",
     "when.country": "country",
+}
+_OF_A_RUN = {"run_type": "a run of type", "triggered_by": "a run that was started by"}
+_OF_ANOTHER_RUN = {
+    "run_type": "a run of another type than",
+    "triggered_by": "a run that was started by another user than",
 }
 HEADERS = {
     "dag": "Airgate-Dag-Id",
@@ -78,16 +84,27 @@ def _hours(window: Window) -> str:
 
 
 def _days(window: Window) -> str:
-    """`every day`, `mon-fri` or `mon, wed-fri`."""
+    """`every day`, `mon-fri` or `mon, wed-fri`; `on days 1, 15 of the month`, `mon-fri on the last 3 days of ...`."""
+    of_month = _month_days(window.month_days)
     if len(window.days) == 7:
-        return "every day"
+        return of_month or "every day"
     runs: list[list[int]] = []
     for day in sorted(window.days):
         if runs and runs[-1][-1] == day - 1:
             runs[-1].append(day)
         else:
             runs.append([day])
-    return ", ".join("-".join(dict.fromkeys([DAYS[run[0]], DAYS[run[-1]]])) for run in runs)
+    days = ", ".join("-".join(dict.fromkeys([DAYS[run[0]], DAYS[run[-1]]])) for run in runs)
+    return f"{days} {of_month}".rstrip()
+
+
+def _month_days(days: frozenset[int]) -> str:
+    """`on days 1, 28-31 and the last 3 days of the month`; empty for any day."""
+    words = month_words(days)
+    last = [f"the {word} day{'s' * (word != 'last')}" for word in words if str(word).startswith("last")]
+    others = [str(word) for word in words if not str(word).startswith("last")]
+    said = [f"day{'s' * (len(days) > 1)} {', '.join(others)}"] * bool(others) + last
+    return f"on {' and '.join(said)} of the month" if said else ""
 
 
 def asks(condition: Condition) -> str:
@@ -223,7 +240,8 @@ def to_hold(condition: Condition, call: Call, used: frozenset[str]) -> str:
             return f"have {_choice(quantifier, values)} in the token's claim {'.'.join(path)}"
         case Named(field=field, globs=globs, attested=attested):
             patterns = _one_of(glob.pattern for glob in globs)
-            return f"come from the {_NOUNS[field]} {patterns}" + _said(field, attested)
+            of = _OF_A_RUN.get(field) or f"the {_NOUNS[field]}"
+            return f"come from {of} {patterns}" + _said(field, attested)
         case Tags(quantifier=quantifier, values=values, attested=attested):
             return f"come from a DAG with {_choice(quantifier, values)} among its tags" + _said(
                 "tags", attested
@@ -274,7 +292,8 @@ def to_fail(condition: Condition, call: Call, used: frozenset[str]) -> str:
             return f"have {_other(quantifier, values)} in the token's claim {'.'.join(path)}"
         case Named(field=field, globs=globs, attested=attested):
             patterns = _one_of(glob.pattern for glob in globs)
-            return f"come from another {_NOUNS[field]} than {patterns}" + _said(field, attested)
+            other = _OF_ANOTHER_RUN.get(field) or f"another {_NOUNS[field]} than"
+            return f"come from {other} {patterns}" + _said(field, attested)
         case Tags(quantifier=quantifier, values=values, attested=attested):
             return f"come from a DAG with {_other(quantifier, values)} among its tags" + _said(
                 "tags", attested
@@ -288,7 +307,8 @@ def to_fail(condition: Condition, call: Call, used: frozenset[str]) -> str:
         case Ids(globs=globs):
             return f"ask about another id than {_one_of(glob.pattern for glob in globs)}"
         case Window():
-            return f"call outside of {_days(condition)} {_hours(condition)} ({condition.zone.name})"
+            apart = "at another time than" if condition.month_days else "outside of"
+            return f"call {apart} {_days(condition)} {_hours(condition)} ({condition.zone.name})"
         case Dates():
             return f"call outside of the time {_period(condition)}"
         case Network(ranges=ranges):
@@ -318,7 +338,8 @@ def _hold_roles(condition: Roles, call: Call, used: frozenset[str]) -> str:
 
 
 def _said(field: str, attested: bool) -> str:
-    return ", attested by the token" if attested else f", and say so ({HEADERS[field]})"
+    told = attested or field not in HEADERS
+    return ", attested by the token" if told else f", and say so ({HEADERS[field]})"
 
 
 def _choice(quantifier: str, values: frozenset[str]) -> str:

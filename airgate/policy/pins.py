@@ -101,5 +101,5 @@ class Pins:
         return tuple(
             ((key, bounds.state(SEVERAL if key[0] == "query" else MISSING)),)
             for key, _ in self._keys(attribute)
-            if key[0] in ("claim", "groups", "property", "query")
+            if key[0] in ("claim", "claimed", "groups", "property", "query")
         )

@@ -19,7 +19,7 @@ from airgate.policy.request import Request, moment
 from airgate.policy.words import quoted
 
 # The gate's own pages are few, so the log needs no path for them.
-_PAGES = {"health": "/-/health", "evaluation": EVALUATION, "evaluations": EVALUATIONS}
+_PAGES = {"health": "/-/health", "token": "/-/token", "evaluation": EVALUATION, "evaluations": EVALUATIONS}
 
 _CLASH = "credentials "  # how the detail begins when permits ask for credentials that exclude each other
 _PSEUDONYM = re.compile(r"pseudonym:[0-9a-f]{32}")
@@ -54,6 +54,16 @@ class Recorded:
         return "permits" in self.event and "subject" in self.event
 
     @property
+    def exchanged(self) -> bool:
+        """Whether it was made with a gate token, which may be narrower than what policy grants."""
+        return isinstance(self.event.get("exchanged"), dict)
+
+    @property
+    def delegated(self) -> bool:
+        """Whether an agent made it for somebody, both known to the gate: the log doesn't tell whose role is which."""
+        return self.exchanged and bool(self.event["exchanged"].get("delegated"))
+
+    @property
     def permitted(self) -> bool:
         """What policy said, whatever came of it: a rate limit or a missing header can refuse a call after that."""
         event = self.event
@@ -75,7 +85,7 @@ class Recorded:
     @property
     def unnamed(self) -> str:
         """Why it isn't known who called; empty where it is."""
-        if _PSEUDONYM.fullmatch(self.event["subject"]) is not None:
+        if _pseudonym(self.event["subject"]):
             return "the log holds a pseudonym of the subject"
         return "the log holds only the beginning of the subject" if "subject" in self.cut else ""
 
@@ -119,8 +129,12 @@ class Recorded:
                 words.append(f"of these lent by a temporary grant: {joined(event['roles']['lent'])}")
             if "actor" in event:
                 words.append(f"{event['actor']} acts for it")
+            if event.get("alone"):
+                words.append(f"the {event['alone']} may not do it alone")
             if "jkt" in event:
                 words.append(f"its token is bound to the key {event['jkt']}")
+            if self.exchanged:
+                words.append(f"a gate token for {event['exchanged'].get('upstream')}")
         words.append(f"policy bundle {event.get('bundle')}")
         return words
 
@@ -159,7 +173,7 @@ class Recorded:
                 tuple(fact["value"]) if isinstance(fact["value"], list) else fact["value"], fact["attested"]
             )
             for name, fact in event["workload"].items()
-            if "workload" not in self.cut
+            if "workload" not in self.cut and not (name == "triggered_by" and _pseudonym(fact["value"]))
         }
         identity = Identity(
             event["issuer"],
@@ -198,6 +212,10 @@ class Recorded:
                 "what is missing are unknown here."
             )
         return said
+
+
+def _pseudonym(value: str) -> bool:
+    return _PSEUDONYM.fullmatch(value) is not None
 
 
 def _decided(event: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from airgate.engine import Zone
 from airgate.policy.callers import ANYBODY, Callers
 from airgate.policy.index import Row, Rule
 from airgate.policy.search import MOST_STEPS, Net, Part, Search, Unknown
+from airgate.policy.when import month_words
 from airgate.policy.witness import Witness
 from airgate.policy.words import either
 
@@ -130,7 +131,9 @@ def _said(row: Row) -> str:
     if row[0].startswith(("target.query.", "target.properties.")):
         return f"{row[0]} ({row[1]}) {_listed(row[2])}"
     if row[0] == "when.time":
-        return f"{row[0]} ({row[1]} {_listed(row[2])} {_clock(row[3])}-{_clock(row[4])})"
+        _, zone, days, start, end, *of_month = row
+        on = [f" month_days {_listed([*map(str, month_words(each))])}" for each in of_month]
+        return f"{row[0]} ({zone} {_listed(days)}{''.join(on)} {_clock(start)}-{_clock(end)})"
     if row[0] == "when.equals":
         return f"{row[0]} [{row[1]}, {row[2]}]"
     if isinstance(row[1], bool):

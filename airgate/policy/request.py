@@ -19,11 +19,11 @@ _COUNTRY = re.compile(r"[A-Z][A-Z0-9]")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d(\.\d+)?)?([Zz]|[+-]\d\d:\d\d)")
 
 UNKNOWN_QUERY = "?;"  # in this one no parameter has only one reading
-PAGES = ["GET /-/health", f"POST {EVALUATION}", f"POST {EVALUATIONS}"]  # of the gate's own
-_ASKED = ("GET /health", "HEAD /health", f"POST {EVALUATION}", f"POST {EVALUATIONS}")
+PAGES = ["GET /-/health", "POST /-/token", f"POST {EVALUATION}", f"POST {EVALUATIONS}"]  # of the gate's own
+_ASKED = ("GET /health", "HEAD /health", "POST /token", f"POST {EVALUATION}", f"POST {EVALUATIONS}")
 
-# What a request may say of the task behind it, and the header that says it.
-WORKLOAD = {
+# What a header may say of the task behind a request.
+HEADERS = {
     "dag": "airgate-dag-id",
     "task": "airgate-task-id",
     "run": "airgate-run-id",
@@ -62,7 +62,7 @@ class Request:
     roles: tuple[str, ...] | None  # None: as the claims say
     claims: Mapping[str, Any] | None  # None: none beside what roles, kind and context need
     tag: tuple[str, ...] | None  # Airgate-Role
-    workload: Mapping[str, Any]  # by names of WORKLOAD
+    workload: Mapping[str, Any]  # by names of identity.WORKLOAD
     attested: frozenset[str]  # which of them stand in the token
     method: str  # or the action on a resource
     url: str  # empty: a resource is asked about
@@ -116,7 +116,7 @@ class Request:
             headers["airgate-role"] = ", ".join(self.tag)
         for name, value in self.workload.items():
             if name not in self.attested:
-                headers[WORKLOAD[name]] = ", ".join(value) if isinstance(value, list) else str(value)
+                headers[HEADERS[name]] = ", ".join(value) if isinstance(value, list) else str(value)
         if self.body is not None:
             headers["content-length"] = str(self.body)
         return headers
@@ -165,8 +165,12 @@ class _Reader:
     def attested(self) -> frozenset[str]:
         workload = self.data.get("workload", {})
         said = workload.get("attested", False)
+        names = workload.keys() - {"attested"}
+        vouched = names if said is True else frozenset(said or ())
+        for name in sorted(names - vouched - HEADERS.keys()):
+            self._flaw(("workload", name), "only a token says this, no header can; say that it is attested")
         if isinstance(said, bool):
-            return frozenset(workload.keys() - {"attested"} if said else ())
+            return frozenset(vouched)
         for number, name in enumerate(said):
             if name not in workload:
                 self._flaw(
@@ -211,7 +215,7 @@ class _Reader:
 
     def headers(self) -> dict[str, str]:
         headers = {name.lower(): value for name, value in self.data.get("headers", {}).items()}
-        own = {header: name for name, header in WORKLOAD.items()}
+        own = {header: name for name, header in HEADERS.items()}
         for name in self.data.get("headers", {}):
             if name.lower() in own:
                 self._flaw(("headers", name), f'write it as "workload: {{{own[name.lower()]}: …}}"')

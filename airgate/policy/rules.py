@@ -6,13 +6,18 @@ The seed has been found to be right by then; nothing is checked here.
 from collections.abc import Iterator
 from typing import Any
 
-from airgate.engine import BY, QUANTIFIERS, RESOURCE
+from airgate.engine import BY, NAMED, QUANTIFIERS, RESOURCE
 from airgate.policy import limits, when
+from airgate.policy.durations import seconds
 from airgate.policy.index import Row, Rule
 from airgate.policy.words import listed
 
-NAMED = ("dag", "task", "environment")  # what of a workload is compared with patterns
+NEVER_ASSERTED = (
+    "run_type",
+    "triggered_by",
+)  # of NAMED, what no header says: it counts where a token attests it
 UTC = "UTC"  # the zone of dates that name none
+EXCHANGED_FOR = "5m"  # how long a token that the gate signs is good for, where its permit doesn't say
 
 
 def rule(data: dict[str, Any]) -> Rule:
@@ -92,7 +97,8 @@ def _when(data: dict[str, Any], attested: bool) -> Iterator[Row]:
     if "time" in data:
         time = data["time"]
         window = when.minute(time.get("from", "00:00")), when.minute(time.get("to", "24:00"), ends=True)
-        yield ["when.time", time["zone"], when.days(time.get("days", "mon-sun")), *window]
+        of_month = [when.month_days(time["month_days"])] if "month_days" in time else []
+        yield ["when.time", time["zone"], when.days(time.get("days", "mon-sun")), *window, *of_month]
     if "dates" in data:
         dates = data["dates"]
         zone = dates.get("zone", UTC)
@@ -129,6 +135,14 @@ def _obligations(data: dict[str, Any]) -> dict[str, Any] | None:
         obligations["asking"] = {
             "about": asking.get("about", "self"),
             "trust": sorted(asking.get("trust", [])),
+        }
+    if "exchange" in data:
+        exchange = data["exchange"]
+        obligations["exchange"] = {
+            "bound": exchange.get("bound", False),
+            "lifetime": seconds(exchange.get("lifetime", EXCHANGED_FOR)),
+            "roles": sorted(listed(exchange["roles"])) if "roles" in exchange else None,
+            "upstreams": sorted(listed(exchange["upstreams"])),
         }
     return obligations or None
 

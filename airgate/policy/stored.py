@@ -14,7 +14,6 @@ from airgate.policy.decompile import decompile, summaries
 from airgate.policy.policyset import PolicySet
 from airgate.policy.seed import Seed
 
-FORMER_ISSUER = {"dpop_replay": "isolate"}  # what a bundle of format 3 means, and doesn't say, of each issuer
 LONGEST_LIST = 1000  # names; a local store lists no more, so what is missing from such a list may be there
 
 
@@ -69,8 +68,6 @@ def alike(before: Compiled, after: Compiled) -> tuple[Compiled, Compiled]:
         for name, entry in entries.items()
     }
     documents = [dict(before.bundle), dict(after.bundle)]
-    for document in documents:
-        document["issuers"] = {name: FORMER_ISSUER | each for name, each in document["issuers"].items()}
     for section in ("issuers", "upstreams"):
         one, other = (document[section] for document in documents)
         for document in documents:

@@ -77,6 +77,8 @@ class Observed:
             self._leave("their lines were too long for the log, which holds only a part")
         elif group.record.lent:
             self._leave("a temporary grant had a part in it")
+        elif group.record.delegated:
+            self._leave("an agent made them for somebody")
         elif group.permit:
             self._add_permitted(call)
         elif denied and not event["forbids"] and not event["permits"]:

@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
-from airgate.engine import BY, DAYS, RESOURCE
+from airgate.engine import BY, DAYS, NAMED, RESOURCE
 from airgate.policy import limits, when
 from airgate.policy.index import Row, Rule
-from airgate.policy.rules import NAMED
 from airgate.policy.source import UNSEEN, plain
 
 WIDTH = 110
@@ -42,7 +41,7 @@ def policy(rule: Rule, upstreams: Sequence[str], description: str = NOT_PUBLISHE
             name = several if name.startswith(several + ".") else name
         rows.setdefault(name, []).append(row)
     obligations = dict(rule.obligations or {})
-    asking = obligations.pop("asking", None)
+    asking, exchange = obligations.pop("asking", None), obligations.pop("exchange", None)
     said: Policy = {
         "id": rule.id,
         "description": description,
@@ -68,6 +67,7 @@ def policy(rule: Rule, upstreams: Sequence[str], description: str = NOT_PUBLISHE
         "when": _when(rows),
         "obligations": _obligations(obligations),
         "asking": asking and {"about": asking["about"], "trust": asking["trust"]},
+        "exchange": exchange and _exchange(exchange),
     }
     # An obligation's value may be anything, nothing included.
     kept = {key: value if key == "obligations" else _without_nothing(value) for key, value in said.items()}
@@ -131,8 +131,11 @@ def _target(rule: Rule, upstreams: Sequence[str], rows: Mapping[str, list[Row]])
 
 def _when(rows: Mapping[str, list[Row]]) -> Policy:
     said: Policy = {}
-    for _, zone, days, start, end in rows.get("when.time", []):
+    for _, zone, days, start, end, *of_month in rows.get("when.time", []):
         said["time"] = {"zone": zone, "days": _runs(days), "from": _clock(start), "to": _clock(end)}
+        if of_month:
+            words = when.month_words(of_month[0])
+            said["time"]["month_days"] = words[0] if len(words) == 1 else words
     for _, start, until in rows.get("when.dates", []):
         dates = {"from": _moment(start, 0), "until": _moment(until, _DAY)}
         said["dates"] = _without_nothing(dates)
@@ -177,6 +180,11 @@ def _obligations(compiled: Policy) -> Policy:
     if "require" in said:
         said["require"] = {key: value for key, value in said["require"].items() if value}
     return said
+
+
+def _exchange(compiled: Policy) -> Policy:
+    said = {**compiled, "lifetime": f"{compiled['lifetime']}s"}
+    return {name: said[name] for name in ("upstreams", "roles", "lifetime", "bound")}
 
 
 def _member(key: str, value: Any, indent: str, *, nested: bool) -> list[str]:

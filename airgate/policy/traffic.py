@@ -42,7 +42,7 @@ _FROM, _TO = len(_HEADS[0]), len(_HEADS[0]) + 24  # where the time stands
 _ID, _TRACE = b'","request_id":"', b'","trace_id":"'
 _SECONDS = {b":%02d." % second: second for second in range(60)}
 _CLIENT, _TOKEN, _WORKLOAD, _PATH = b',"client":', b',"token_id":"', b'"workload":{', b',"path":"'
-_FACTS = {name: b'"%b":{"value":"' % name.encode() for name in ("run", "try", "map_index")}
+_FACTS = {name: b'"%b":{"value":"' % name.encode() for name in ("run", "try", "map_index", "session")}
 # From schema 2 on: how a decision ends. What of it policy can tell apart: whether there is a query, and what was cut.
 _QUERY, _SIZE, _TOOK, _WORKER = b',"query":{', b',"request_bytes":', b',"gate_ms":', b',"worker":{'
 _DIGITS = 16  # of a number, at most
@@ -204,8 +204,8 @@ class Traffic:
             end = find(b'"', at + 13)
         start = find(_WORKLOAD, end, last)
         if start >= 0:
-            for form in self._cut:
-                at = find(form, start, last)
+            # Headers are told in another order than what a token attests.
+            for at, form in sorted([(find(form, start, last), form) for form in self._cut]):
                 if at >= end:
                     at += len(form)
                     parts.append(line[end:at])
@@ -323,7 +323,14 @@ class Traffic:
             if name not in _FACTS or (self.keep_run and name == "run")
         }
         clash = event.get("detail") if event.get("reason") == "policy.obligation" else None
-        there = "jkt" in event, "path" in event, record.query == "", sorted(record.cut)
+        there = (
+            "jkt" in event,
+            record.exchanged,
+            record.delegated,
+            "path" in event,
+            record.query == "",
+            sorted(record.cut),
+        )
         telling = json.dumps([[event.get(name) for name in _TELLING], workload, clash, there], sort_keys=True)
         group = self._known.get(telling)
         if group is None:
@@ -376,6 +383,8 @@ def check(event: dict[str, Any]) -> None:
         _texts(event, name)
     if "grants" in event:
         _texts(event, "grants")
+    if not isinstance(event.get("exchanged", {}), dict):
+        raise ValueError("exchanged: not an object")
     if event["shadow"] and event.get("would") not in ("permit", "deny"):
         raise ValueError("would: neither permit nor deny")
     path = event.get("path")

@@ -6,15 +6,19 @@ Each function takes one value as the seed writes it. ValueError says what is wro
 import functools
 import ipaddress
 import re
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 
-from airgate.engine import DAYS, EQUATED, equated
+from airgate.engine import DAYS, EQUATED, MONTH_DAYS, equated
 from airgate.policy import zones
 from airgate.policy.words import either, listed, nearest, quoted
 
 MIDNIGHT = 24 * 60  # minutes
 FIRST_YEAR, LAST_YEAR = 2000, 2999
 
+_LAST = re.compile(r"last(?: ([1-9][0-9]?))?")
+_MONTH_RUN = re.compile(r"(-?[0-9]{1,2})(?:-(-?[0-9]{1,2}))?")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DATE_TIME = re.compile(_DATE.pattern + r"T[0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})")
@@ -48,6 +52,52 @@ def days(words: str | list[str]) -> list[str]:
         begin, end = DAYS.index(first), DAYS.index(last if dash else first)
         found.update(DAYS[number % 7] for number in range(begin, end + 1 if end >= begin else end + 8))
     return [day for day in DAYS if day in found]
+
+
+def month_days(words: int | str | list[int | str]) -> list[int]:
+    """Days of the month, rising: `15`, `-1` (the last one), `28-31`, `last 3`, or a list of such."""
+    found: set[int] = set()
+    for word in words if isinstance(words, list) else [words]:
+        found.update(_month_run(word))
+    if found.issuperset(range(1, 32)):
+        raise ValueError(f"{quoted(words)}: is every day of the month; leave month_days out")
+    return sorted(found)
+
+
+def _month_run(word: int | str) -> range:
+    first = end = 0
+    if last := _LAST.fullmatch(str(word)):
+        first, end = -int(last[1] or 1), -1
+    elif run := _MONTH_RUN.fullmatch(str(word)):
+        first, end = int(run[1]), int(run[2] or run[1])
+        if first == end and run[2]:
+            raise ValueError(f"{quoted(word)}: runs from a day to itself; write {first}")
+    if first not in MONTH_DAYS or end not in MONTH_DAYS:
+        known = "days of a month are 1 to 31, runs such as 28-31, and from its end last, last 3 or -3"
+        raise ValueError(f"{quoted(word)}: {known}")
+    if first > end or (first < 0) is not (end < 0):
+        alike = (first < 0) is (end < 0)
+        advice = f"write {quoted(f'{end}-{first}')}" if alike else "count both from one end, or write two"
+        raise ValueError(f"{quoted(word)}: doesn't run from an earlier day to a later one; {advice}")
+    return range(first, end + 1)
+
+
+def month_words(days: Iterable[int]) -> list[int | str]:
+    """Days of the month as `month_days` reads them: those that follow one another joined."""
+    words: list[int | str] = []
+    for _, group in groupby(enumerate(sorted(days, key=lambda day: (day < 0, day))), _run):
+        each = [day for _, day in group]
+        if each[-1] == -1:
+            words.append(f"last {len(each)}" if len(each) > 1 else "last")
+        else:
+            words.append(each[0] if len(each) == 1 else f"{each[0]}-{each[-1]}")
+    return words
+
+
+def _run(numbered: tuple[int, int]) -> tuple[bool, int]:
+    """The same for days that follow one another."""
+    number, day = numbered
+    return day < 0, day - number
 
 
 def zone(name: str) -> str:

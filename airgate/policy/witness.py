@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from airgate.engine import (
+    LISTS,
     LONGEST_VALUE,
     OWN,
     RESOURCE,
@@ -134,7 +135,7 @@ class Draft:
                 if state == THERE and key[0] == "header":
                     workload[key[1]] = value
                 elif state == THERE:
-                    self._put(key[2:], list(value) if key[1] == "tags" else value)
+                    self._put(key[2:], list(value) if key[1] in LISTS else value)
             elif key[0] == "kind" and (kind := self.meet(key)):
                 self._put(key[1:], kind)
             elif key[0] == "query":

@@ -5,7 +5,8 @@ a permit must have every value that it reads, and a forbid also matches where on
 """
 
 import json
-from collections.abc import Iterable
+from calendar import monthrange
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -16,6 +17,10 @@ from model import Caller, Fact, Identity, Target
 # A zone whose clocks are put forward once, and which is known from START on until END.
 START, FORWARD, END = 1_000_000, 1_300_000, 1_600_000
 ZONE = {"starts": [START, FORWARD], "offsets": [3600, 7200], "until": END}
+
+
+def _of_month(day: datetime) -> list[int]:
+    return [day.day, day.day - monthrange(day.year, day.month)[1] - 1]
 
 
 class Question(NamedTuple):
@@ -92,6 +97,8 @@ class Question(NamedTuple):
             context["minute"] = wall.hour * 60 + wall.minute
             context["day"] = wall.strftime("%a").lower()
             context["yesterday"] = (wall - timedelta(days=1)).strftime("%a").lower()
+            context["month_day"] = _of_month(wall)
+            context["yesterday_of_month"] = _of_month(wall - timedelta(days=1))
         return {
             "principal": 'Caller::"it"',
             "action": 'Action::"call"',
@@ -187,7 +194,10 @@ class Translation:
                 return Meaning("true", f"context.{quantifier} == {text(expected)}")
             case ["when.country", values]:
                 return Meaning("context has country", f"{texts(values)}.contains(context.country)")
-            case ["workload.dag" | "workload.task" | "workload.environment", globs, attested]:
+            case [
+                "workload.dag" | "workload.task" | "workload.environment" | "workload.run_type"
+                | "workload.triggered_by", globs, attested,
+            ]:  # fmt: skip
                 return Meaning(
                     self.fact(quantifier, attested), like(f"context.{quantifier}.value", globs), HUMAN
                 )
@@ -197,8 +207,8 @@ class Translation:
             case ["when.ip", ranges]:
                 within = [f"context.ip.isInRange(ip({text(one)}))" for one in ranges]
                 return Meaning("context has ip", "(" + " || ".join(within) + ")")
-            case ["when.time", _, days, start, end]:
-                return Meaning("context has minute", self.window(texts(days), start, end))
+            case ["when.time", _, days, start, end, *month_days]:
+                return Meaning("context has minute", self.window(texts(days), start, end, *month_days))
             case ["when.equals", left, right, attested]:
                 return self.equal(left, right, path, attested)
         if name == "subject.claims":
@@ -218,13 +228,14 @@ class Translation:
     def until(self, moment: int) -> str:
         return f"context.now < {moment}"
 
-    def window(self, days: str, start: int, end: int) -> str:
+    def window(self, days: str, start: int, end: int, month_days: Sequence[int] = ()) -> str:
+        today, before = f"{days}.contains(context.day)", f"{days}.contains(context.yesterday)"
+        if month_days:
+            today = f"({today} && context.month_day.containsAny({list(month_days)}))"
+            before = f"({before} && context.yesterday_of_month.containsAny({list(month_days)}))"
         if start < end:
-            return f"({days}.contains(context.day) && context.minute >= {start} && context.minute < {end})"
-        return (
-            f"(({days}.contains(context.day) && context.minute >= {start})"
-            f" || ({days}.contains(context.yesterday) && context.minute < {end}))"
-        )
+            return f"({today} && context.minute >= {start} && context.minute < {end})"
+        return f"(({today} && context.minute >= {start}) || ({before} && context.minute < {end}))"
 
     def equal(self, left: str, right: str, path: str, attested: bool) -> Meaning:
         reads = [self.attribute(name, path, attested) for name in (left, right)]

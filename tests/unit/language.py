@@ -48,6 +48,7 @@ def attested(*rows: list[Any]) -> list[list[Any]]:
 
 GLOBS = [["x"], ["x*"], ["*"], ["y", "*z"], ["x*z*"]]
 WORKLOAD = ("dag", "task", "environment")
+VOUCHED = ("run_type", "triggered_by")  # which only a token says
 COMPARED = [*map("subject.".__add__, ("id", "issuer", "kind", "dep")), *map("workload.".__add__, WORKLOAD)]
 OF_REQUESTS = ["resource.id", "resource.owner", "query.format", "query.F", "workload.run"]
 OF_RESOURCES = ["resource.id", "resource.owner", "workload.run"]
@@ -72,6 +73,7 @@ ROWS: list[list[list[Any]]] = [  # each kind of condition with its variants
     ],
     quantified("subject.claims", ["cnf", "jkt"], sets=[["J" * 43], ["J" * 43, "x"]]),
     attested(*([f"workload.{name}", globs] for name, globs in product(WORKLOAD, GLOBS))),
+    [[f"workload.{name}", globs, True] for name, globs in product(VOUCHED, GLOBS)],
     attested(*quantified("workload.tags", sets=some("xy"))),
     [
         ["when.time", zone, days, *times]
@@ -79,6 +81,15 @@ ROWS: list[list[list[Any]]] = [  # each kind of condition with its variants
             ("Etc/UTC", "Europe/Berlin"),
             (["fri"], ["sun"], ["mon", "tue", "wed", "thu", "fri"], ["mon", "sat"]),
             ((0, 1440), (480, 540), (540, 480), (1320, 120), (120, 180), (1380, 1440)),
+        )
+    ],
+    [
+        ["when.time", zone, days, *times, month_days]
+        for zone, days, times, month_days in product(
+            ("Etc/UTC", "Europe/Berlin"),
+            (["fri"], ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]),
+            ((0, 1440), (1320, 120), (0, 120)),
+            ([15], [-1], [-3, -2, -1], [1, 15, 31], [-17, 16]),
         )
     ],
     [["when.dates", *dates] for dates in ((None, int(NOW)), (int(NOW), None), (int(NOW), int(NOW) + DAY))],
@@ -148,6 +159,7 @@ MOMENTS = [
     NOW, NOW - 1, NOW + 0.5, NOW + DAY - 1, NOW + DAY, NOW + 2 * DAY,  # a Friday, 08:00 UTC
     NOW - 8 * 3600, NOW - 8 * 3600 - 0.5, NOW - 7 * 3600, NOW + 3600, NOW + 1799, NOW + 14 * 3600, NOW + 18 * 3600,
     1_806_195_599.0, 1_806_195_600.0, 1_824_944_399.5, 1_824_944_400.0,  # Berlin's clocks change
+    NOW + 16 * DAY, NOW + 16 * DAY + 15 * 3600, NOW + 17 * DAY - 7 * 3600,  # the month's last day, and the first
     0.0, 1_861_916_399.0, 1_861_916_400.0, 1_893_455_999.0, 1_893_456_000.0,  # where the tables end
 ]  # fmt: skip
 
@@ -227,7 +239,8 @@ def caller(dice: Dice) -> Caller:
     )
     facts = {name: dice.of(FACTS) for name in dice.several(["dag", "task", "run", "environment"])}
     tags = {name: dice.of(TAGS) for name in dice.several(["tags"])}
-    return Caller(identity, None, granted - dropped, facts | tags)
+    vouched = {name: dice.of(FACTS)._replace(attested=True) for name in dice.several(VOUCHED)}
+    return Caller(identity, None, granted - dropped, facts | tags | vouched)
 
 
 def target(dice: Dice, upstream: str) -> Target:

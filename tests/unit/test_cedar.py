@@ -1,6 +1,6 @@
 """The gate decides what Cedar decides: the same policies in both languages, and the same questions to both engines."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from airgate.policy.index import Rule, canonical, segments, shard
 from clock import DAYS
+from conditions import NAMED
 from shard import load_shard
 
 UPSTREAMS = ("ledger", "crm")
@@ -45,6 +46,10 @@ GLOBS = st.lists(st.text("ab*", max_size=3), min_size=1, max_size=2)
 ATTESTED = st.sampled_from([False, False, True])
 MINUTES = st.sampled_from(range(20, 1440, 20))  # the MOMENTS are among them
 OPEN = st.none() | st.sampled_from(MOMENTS)
+# The MOMENTS are from the 11th to the 20th of a month of 31 days.
+MONTH_DAYS = st.lists(
+    st.sampled_from([*range(12, 20), *range(-20, -12)]), min_size=1, max_size=4, unique=True
+).map(sorted)
 
 
 @st.composite
@@ -71,10 +76,13 @@ ROWS = {
     ),
     "roles": quantified("subject.roles", some(ROLES)),
     "claims": quantified("subject.claims", st.sampled_from([list(path) for path in CLAIMS]), some(VALUES)),
-    "workload": st.one_of([row(f"workload.{name}", GLOBS, ATTESTED) for name in ("dag", "task", "environment")]),
+    "workload": st.one_of([row(f"workload.{name}", GLOBS, ATTESTED) for name in NAMED]),
     "tags": quantified("workload.tags", some(VALUES), ATTESTED),
     "query": quantified("target.query", st.sampled_from(PARAMETERS), some(VALUES)),
-    "time": row("when.time", st.just("Here"), some(DAYS), MINUTES, MINUTES).filter(lambda row: row[3] != row[4]),
+    "time": st.one_of(
+        row("when.time", st.just("Here"), some(DAYS), MINUTES, MINUTES),
+        row("when.time", st.just("Here"), st.just(DAYS), MINUTES, MINUTES, MONTH_DAYS),
+    ).filter(lambda row: row[3] != row[4]),
     "dates": row("when.dates", OPEN, OPEN),
     "from": st.one_of(row("when.ip", some(RANGES)), row("when.country", some(["DE", "FR"]))),
     "equals": row("when.equals", st.sampled_from(EQUATED), st.sampled_from(EQUATED), ATTESTED),
@@ -126,7 +134,7 @@ def question(random: Random) -> Question:
         return "".join(random.choices("ab", k=random.randint(0, 3)))
 
     granted = frozenset(subset(ROLES))
-    fields = subset(("dag", "task", "environment", "run"))
+    fields = subset((*NAMED, "run"))
     return Question(
         upstream=random.choice(UPSTREAMS),
         method=random.choice(METHODS),
@@ -238,8 +246,9 @@ class UntilItself(Translation):
 
 
 class NightsOfTheirOwn(Translation):
-    def window(self, days: str, start: int, end: int) -> str:
-        return super().window(days, start, end).replace("yesterday", "day")
+    def window(self, days: str, start: int, end: int, month_days: Sequence[int] = ()) -> str:
+        text = super().window(days, start, end, month_days)
+        return text.replace("yesterday_of_month", "month_day").replace("yesterday", "day")
 
 
 class OneOfSeveral(Translation):

@@ -17,7 +17,7 @@ SEED = """\
 issuers:
   company:
     {issuer: https://login.example.com, audiences: [https://gate.example.com], algorithms: [RS256],
-     kind: {claim: kind}, attested: {dag: dag}}
+     kind: {claim: kind}, attested: {dag: dag, run_type: run_type, triggered_by: user}}
   robots: {issuer: https://robots.example.com, audiences: [https://gate.example.com], algorithms: [RS256]}
 roles:
   publisher: {description: d, granted_to: [{issuer: company, claim: groups, value: publishers}]}
@@ -154,6 +154,16 @@ FINDINGS: list[tuple[str, str, list[tuple[int, str, str]]]] = [
         "a prefix that goes on before an ending",
         policy(target=target(paths='["/v1/report*.csv"]')),
         [(22, "target.paths", '"/v1/report*.csv": matches "reports.csv", too')],
+    ),
+    (
+        "a type that no run has",
+        policy(workload="{run_type: [manual, schedule], attested: true}"),
+        [(23, "workload.run_type", '"schedule": Airflow has no runs of this type; did you mean "scheduled"?')],
+    ),
+    (
+        "types by a pattern",
+        policy(workload="{run_type: asset_*, attested: true}"),
+        [],
     ),
     ("a prefix that ends", policy(target=target(paths='["/v1/team_*"]')), []),
     (
@@ -389,6 +399,21 @@ NOTES: list[tuple[str, str, list[tuple[str, str]]]] = [
             when="{equals: [subject.email, resource.owner]}",
         ),
         [("other", UNKNOWN + "tokens without the claim email, or with several values in it")],
+    ),
+    (
+        "a forbid by who started the run",
+        policy(**FORBID, subject="{issuer: company}", workload="{triggered_by: temp-*, attested: true}"),
+        [("other", UNKNOWN + "calls by workload or agent whose token attests no triggering user, as of runs")],
+    ),
+    (
+        "a forbid by the run's type and month",
+        policy(
+            **FORBID,
+            subject="{issuer: company, kind: workload}",
+            workload="{run_type: backfill, attested: true}",
+            when="{time: {zone: UTC, month_days: last 3}}",
+        ),
+        [("other", UNKNOWN + "calls by workload whose token attests no run type; calls from 2035-01-01T00:00:00Z on")],
     ),
     (
         "a permit for everyone",

@@ -1,5 +1,6 @@
 """Conditions on the time: hours of the week, with zones and their changes, and dates."""
 
+from calendar import monthrange
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,6 +21,9 @@ def at(text: str, offset: int = 0) -> float:
 
 
 DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+CLOSING = ["Europe/Berlin", DAYS, 0, 1440, [-3, -2, -1]]
+PAYDAY = ["Etc/UTC", DAYS[:5], 540, 1020, [1, 15]]
+NEW_MONTH = ["Etc/UTC", DAYS, 1320, 120, [-1]]  # 22:00 to 02:00, from the last day on
 WORK = ["Etc/UTC", DAYS[:5], 360, 1200]  # 06:00 to 20:00
 SUNDAY = ["Etc/UTC", ["sun"], 0, 1440]
 NIGHT = ["Etc/UTC", ["fri"], 1320, 360]  # 22:00 to 06:00
@@ -71,6 +75,26 @@ TIMES = [
     pytest.param(ALWAYS, float(BERLIN["until"]), U, id="after the zone's last second"),
     pytest.param(["Europe/Berlin", ["mon"], 0, 1], 4e9, U, id="a hundred years on"),
     pytest.param(["Etc/UTC", ["thu"], 0, 1], 0.0, T, id="the epoch, a Thursday"),
+    pytest.param(CLOSING, at("2027-01-29 00:00", 1), T, id="the third last of 31 days"),
+    pytest.param(CLOSING, at("2027-01-28 23:59:59", 1), F, id="the fourth last"),
+    pytest.param(CLOSING, at("2027-01-28 23:30"), T, id="the fourth last in UTC, the third last there"),
+    pytest.param(CLOSING, at("2027-02-26 12:00", 1), T, id="the third last of 28 days"),
+    pytest.param(CLOSING, at("2027-02-25 12:00", 1), F, id="the fourth last of 28 days"),
+    pytest.param(CLOSING, at("2028-02-26 12:00", 1), F, id="the fourth last of 29 days"),
+    pytest.param(CLOSING, at("2028-02-29 12:00", 1), T, id="a leap day, the last"),
+    pytest.param(CLOSING, at("2027-04-30 23:59", 2), T, id="the last of 30 days"),
+    pytest.param(CLOSING, at("2027-05-01 00:00", 2), F, id="the first"),
+    pytest.param(CLOSING, at("2027-03-28 12:00", 2), F, id="the fourth last, as clocks go forward"),
+    pytest.param(CLOSING, BERLIN["starts"][0] - 1.0, U, id="a month that is not known"),
+    pytest.param(PAYDAY, at("2027-01-15 09:00"), T, id="a working day that is the 15th"),
+    pytest.param(PAYDAY, at("2027-01-15 08:59"), F, id="the 15th, too early"),
+    pytest.param(PAYDAY, at("2027-05-15 12:00"), F, id="the 15th, a Saturday"),
+    pytest.param(PAYDAY, at("2027-01-14 12:00"), F, id="a working day that is the 14th"),
+    pytest.param(NEW_MONTH, at("2027-01-31 22:00"), T, id="a month's last evening"),
+    pytest.param(NEW_MONTH, at("2027-02-01 01:59"), T, id="the first hours after it"),
+    pytest.param(NEW_MONTH, at("2027-02-01 02:00"), F, id="as that night has ended"),
+    pytest.param(NEW_MONTH, at("2027-01-31 01:00"), F, id="the last day's own first hours"),
+    pytest.param(NEW_MONTH, at("2027-02-01 22:00"), F, id="the evening after"),
 ]  # fmt: skip
 
 
@@ -85,21 +109,30 @@ def test_times(window: list[Any], now: float, truth: Truth) -> None:
     st.frozensets(st.integers(0, 6), min_size=1),
     st.integers(0, 1439),
     st.integers(1, 1440),
+    st.frozensets(st.integers(-31, 31).filter(bool), max_size=8),
 )
 @settings(max_examples=examples(1000))
 def test_a_window_is_what_a_calendar_says(
-    now: int, offset: int, days: frozenset[int], start: int, end: int
+    now: int, offset: int, days: frozenset[int], start: int, end: int, month_days: frozenset[int]
 ) -> None:
     wall = datetime(1970, 1, 1) + timedelta(seconds=now + offset)  # noqa: DTZ001 - as a clock on the wall shows it
     minute = wall.hour * 60 + wall.minute
+
+    def begins(day: datetime) -> bool:
+        last = monthrange(day.year, day.month)[1]
+        return day.weekday() in days and (
+            not month_days or day.day in month_days or day.day - last - 1 in month_days
+        )
+
     if start < end:
-        expected = wall.weekday() in days and start <= minute < end
+        expected = begins(wall) and start <= minute < end
     else:
-        evening, morning = wall.weekday() in days, (wall - timedelta(days=1)).weekday() in days
+        evening, morning = begins(wall), begins(wall - timedelta(days=1))
         expected = (evening and minute >= start) or (morning and minute < end)
-    window = Window(Zone("Somewhere", (0,), (offset,), 1_893_456_000), days, start, end)
+    window = Window(Zone("Somewhere", (0,), (offset,), 1_893_456_000), days, start, end, month_days)
     assert window.truth(call(now=float(now)), frozenset()) is expected
-    shown = f"{wall.strftime('%a').lower()} {wall:%H:%M} Somewhere"
+    date = f" {wall.day} {wall:%b}" if month_days else ""
+    shown = f"{wall.strftime('%a').lower()}{date} {wall:%H:%M} Somewhere"
     assert window.seen(call(now=float(now)), frozenset()) == shown
 
 

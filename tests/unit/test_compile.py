@@ -34,10 +34,11 @@ from airgate.engine import (
 from airgate.node import PROJECT
 from airgate.policy import app, index
 from airgate.policy.addresses import path_pattern
-from airgate.policy.compile import StandIns, compile_folder
+from airgate.policy.compile import StandIns, compile_folder, compile_seed
 from airgate.policy.limits import LADDER
 from airgate.policy.policyset import PolicySet
 from airgate.policy.seed import STARTER, SeedError
+from airgate.policy.seed import read as read_seed
 
 ISSUER = "{issuer: https://login.example.com, audiences: [https://gate.example.com], algorithms: [RS256]}"
 WORKDAY = datetime(2026, 11, 18, 12, tzinfo=UTC).timestamp()
@@ -120,7 +121,7 @@ MISTAKES: list[tuple[str, str, str, str]] = [
         "a page the gate has not",
         "upstream: ledger",
         'upstream: "-"',
-        '13:54: target.paths: "/v1/entries": the gate has no such page; it has /health, /access/v1/evaluation or',
+        '13:54: target.paths: "/v1/entries": the gate has no such page; it has /health, /token,',
     ),
     (
         "a method the gate's pages have not",
@@ -230,6 +231,12 @@ MISTAKES: list[tuple[str, str, str, str]] = [
         "effect: permit",
         "effect: forbid\n    asking: {about: self}",
         "12:13: asking: only a permit says what may be asked",
+    ),
+    (
+        "an exchange on a forbid",
+        "effect: permit",
+        "effect: forbid\n    exchange: {upstreams: ledger}",
+        "12:15: exchange: only a permit says what may be exchanged",
     ),
     (
         "an upstream with the gate's own name",
@@ -343,7 +350,7 @@ def test_path_patterns(pattern: str, wrong: str) -> None:
 def test_the_bundle_of_a_small_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = compile_folder(write(tmp_path, monkeypatch, SEED))
     assert compiled.bundle == {
-        "format": 4,
+        "format": 5,
         "issuers": {
             "company": {
                 "issuer": "https://login.example.com",
@@ -376,7 +383,7 @@ def test_the_bundle_of_a_small_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "zones_until": None,
     }
     assert json.loads(compiled.shards["ledger"]) == {
-        "format": 4,
+        "format": 5,
         "upstream": "ledger",
         "owners": ["o@example.com"],
         "zones": {},
@@ -403,6 +410,8 @@ def test_the_bundle_of_a_small_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 TARGET = "target: {upstream: ledger, methods: [POST], paths: [/v1/entries]}"
 ASKS = 'target: {upstream: "-", methods: [POST], paths: [/access/v1/evaluation]}'
+EXCHANGES = 'target: {upstream: "-", methods: [POST], paths: [/token]}'
+TOKEN_PAGE = Target("POST", "-", ("token",), "/token", "")
 QUERIED = "target: {upstream: ledger, methods: [GET], paths: [/x], query: [%s]}"
 TODO = "target: {resource: todo, actions: [read]}"
 
@@ -456,7 +465,7 @@ LANGUAGE: list[tuple[str, str, str, str]] = [
         "a zone alone",
         "",
         "when: {time: {zone: UTC}}",
-        "14:18: when.time: says nothing; write days, from or to",
+        "14:18: when.time: says nothing; write days, month_days, from or to",
     ),
     (
         "a day in full",
@@ -500,6 +509,79 @@ LANGUAGE: list[tuple[str, str, str, str]] = [
         "",
         'when: {time: {zone: UTC, from: "06:00", to: "06:00"}}',
         '14:49: when.time.to: "06:00": ends when it begins; for whole days leave from and to out',
+    ),
+    ("a 32nd", "", "when: {time: {zone: UTC, month_days: 32}}", "month_days: 32: more than 31"),
+    (
+        "a day before the first",
+        "",
+        "when: {time: {zone: UTC, month_days: 0}}",
+        "month_days: 0: days of a month are 1 to 31",
+    ),
+    (
+        "a 32nd in a run",
+        "",
+        "when: {time: {zone: UTC, month_days: [1, 28-32]}}",
+        '"28-32": days of a month are 1 to 31',
+    ),
+    (
+        "the last 32 days",
+        "",
+        "when: {time: {zone: UTC, month_days: last 32}}",
+        '"last 32": days of a month are',
+    ),
+    (
+        "the first days",
+        "",
+        "when: {time: {zone: UTC, month_days: first 3}}",
+        '"first 3": days of a month are',
+    ),
+    (
+        "days backwards",
+        "",
+        "when: {time: {zone: UTC, month_days: 31-28}}",
+        'doesn\'t run from an earlier day to a later one; write "28-31"',
+    ),
+    (
+        "days from the end backwards",
+        "",
+        "when: {time: {zone: UTC, month_days: -1--3}}",
+        'later one; write "-3--1"',
+    ),
+    (
+        "days from one end to the other",
+        "",
+        "when: {time: {zone: UTC, month_days: 28--1}}",
+        "count both from one end, or write two",
+    ),
+    (
+        "a day to itself",
+        "",
+        "when: {time: {zone: UTC, month_days: 7-7}}",
+        '"7-7": runs from a day to itself; write 7',
+    ),
+    (
+        "every day of the month",
+        "",
+        "when: {time: {zone: UTC, month_days: 1-31}}",
+        "is every day of the month; leave month_days out",
+    ),
+    (
+        "every day of the month in two runs",
+        "",
+        "when: {time: {zone: UTC, month_days: [1-15, 16-31]}}",
+        'time.month_days: ["1-15", "16-31"]: is every day of the month',
+    ),
+    (
+        "no day of the month",
+        "",
+        "when: {time: {zone: UTC, month_days: []}}",
+        "month_days: is empty; leave the key out",
+    ),
+    (
+        "a month's day that is true",
+        "",
+        "when: {time: {zone: UTC, month_days: true}}",
+        "month_days: true: expected",
     ),
     (
         "two windows",
@@ -684,7 +766,19 @@ LANGUAGE: list[tuple[str, str, str, str]] = [
         "a workload that is attested and not looked at",
         "",
         "workload: {attested: true}",
-        "14:15: workload: says nothing; write dag, task, environment or tags",
+        "14:15: workload: says nothing; write dag, task, run_type, triggered_by, environment or tags",
+    ),
+    (
+        "a run's type that a header could say",
+        "",
+        "workload: {run_type: manual, attested: false}",
+        "14:26: workload.run_type: only a token says this, no header can; write attested: true",
+    ),
+    (
+        "a user that a header could say",
+        "",
+        "workload: {dag: x, triggered_by: ada, attested: false}",
+        "14:38: workload.triggered_by: only a token says this, no header can; write attested: true",
     ),
     (
         "an environment with a comma",
@@ -857,6 +951,60 @@ LANGUAGE: list[tuple[str, str, str, str]] = [
         '14:13: asking: goes with the upstream "-" and the paths',
     ),
     (
+        "a permit to exchange that doesn't say for what",
+        EXCHANGES,
+        "",
+        '13:53: target.paths: a permit for "/token" says for which upstreams; write "exchange: {upstreams: [...]}"',
+    ),
+    (
+        "exchanging beside another page",
+        'target: {upstream: "-", methods: [POST], paths: [/token, /access/v1/evaluation]}',
+        "exchange: {upstreams: ledger}",
+        '13:53: target.paths: "/token" stands alone',
+    ),
+    (
+        "exchanging for calls",
+        "",
+        "exchange: {upstreams: ledger}",
+        '14:15: exchange: goes with the upstream "-" and the path /token, and nothing else',
+    ),
+    (
+        "exchanging among the obligations",
+        EXCHANGES,
+        "obligations: {exchange: {upstreams: ledger}}",
+        "14:29: obligations.exchange: exchange stands beside obligations, not in it",
+    ),
+    (
+        "exchanging for nothing",
+        EXCHANGES,
+        "exchange: {lifetime: 5m}",
+        '14:15: exchange: "upstreams" is missing',
+    ),
+    (
+        "exchanging for an upstream that there isn't",
+        EXCHANGES,
+        "exchange: {upstreams: [legder]}",
+        '14:28: exchange.upstreams: "legder": no such upstream; did you mean "ledger"?',
+    ),
+    (
+        "exchanging for a role that there isn't",
+        EXCHANGES,
+        "exchange: {upstreams: ledger, roles: publishr}",
+        '14:42: exchange.roles: "publishr": no such role; did you mean "publisher"?',
+    ),
+    (
+        "exchanged tokens that live too long",
+        EXCHANGES,
+        "exchange: {upstreams: ledger, lifetime: 11m}",
+        '14:45: exchange.lifetime: "11m": must be from 1s to 10m',
+    ),
+    (
+        "events, about which policy isn't asked",
+        'target: {upstream: "-", methods: [POST], paths: [/events]}',
+        "",
+        '"/events": policy isn\'t asked; only issuers of this seed are heard there',
+    ),
+    (
         "trusting what is said about oneself",
         ASKS,
         "asking: {trust: [roles]}",
@@ -918,6 +1066,34 @@ ROWS: list[tuple[str, str, str, list[Any]]] = [
         "",
         'when: {time: {zone: UTC, days: [wed, mon-wed], from: "06:00"}}',
         [["when.time", "UTC", ["mon", "tue", "wed"], 360, 1440]],
+    ),
+    *[
+        (
+            f"days of the month: {said}",
+            "",
+            f"when: {{time: {{zone: UTC, month_days: {said}}}}}",
+            [["when.time", "UTC", DAYS, 0, 1440, meant]],
+        )
+        for said, meant in (
+            ("15", [15]),
+            ("last", [-1]),
+            ("-1", [-1]),
+            ("last 3", [-3, -2, -1]),
+            ("-3--1", [-3, -2, -1]),
+            ("28-31", [28, 29, 30, 31]),
+        )
+    ],
+    (
+        "days of the month in any order, some twice, at night",
+        "",
+        'when: {time: {zone: UTC, days: fri, month_days: [28-31, 1, "30", last, -1], from: "22:00", to: "02:00"}}',
+        [["when.time", "UTC", ["fri"], 1320, 120, [-1, 1, 28, 29, 30, 31]]],
+    ),
+    (
+        "a run's type and who started it",
+        "",
+        "workload: {triggered_by: [ada, b*], run_type: manual, attested: true}",
+        [["workload.run_type", ["manual"], True], ["workload.triggered_by", ["ada", "b*"], True]],
     ),
     ("a day, which is over at its end", "", "when: {dates: {until: 2026-03-31}}", [["when.dates", None, 1775001600]]),
     (
@@ -1078,6 +1254,29 @@ QUESTIONS: list[tuple[str, str, dict[str, Any] | None]] = [
         {"asking": {"about": "any", "trust": ["client", "roles"]}},
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    ("said", "exchange"),
+    [
+        (
+            "exchange: {upstreams: ledger}",
+            {"bound": False, "lifetime": 300, "roles": None, "upstreams": ["ledger"]},
+        ),
+        (
+            "exchange: {upstreams: [ledger], roles: publisher, lifetime: 10m, bound: true}",
+            {"bound": True, "lifetime": 600, "roles": ["publisher"], "upstreams": ["ledger"]},
+        ),
+    ],
+)
+def test_what_may_be_exchanged_is_an_obligation(
+    said: str, exchange: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = compile_folder(write(tmp_path, monkeypatch, extended(EXCHANGES, said)))
+    assert compiled.rules["-"][0].obligations == {"exchange": exchange}
+    [read] = [policy.obligations for policy, _ in compiled.engine.shards["-"].lookup.reachable(TOKEN_PAGE)]
+    assert read is not None
+    assert read.others == (("exchange", json.dumps(exchange, separators=(",", ":"), sort_keys=True)),)
 
 
 @pytest.mark.parametrize(
@@ -1282,13 +1481,15 @@ def test_an_issuers_settings_are_carried_over(tmp_path: Path, monkeypatch: pytes
     assert (read.dpop, read.strict) == ("required", True)
 
 
+FORMAT_5 = ("workload.run_type", "workload.triggered_by")  # what no shard of format 4 holds
+
+
 def older(text: str) -> str:
-    """A bundle whose issuers all have `dpop_replay: isolate`, or a shard, as the version before wrote it: format 3."""
+    """A bundle or a shard as the version before wrote it: format 4."""
     document = json.loads(text)
-    assert document["format"] == 4
-    for issuer in document.get("issuers", {}).values():
-        assert issuer.pop("dpop_replay") == "isolate"
-    return index.canonical({**document, "format": 3})
+    assert document["format"] == 5
+    assert not any(row[0] in FORMAT_5 or len(row) == 6 for row in document.get("conditions", ()))
+    return index.canonical({**document, "format": 4})
 
 
 def calls(bundle: Bundle, upstream: str, shard: dict[str, Any]) -> Iterator[Call]:
@@ -1296,7 +1497,7 @@ def calls(bundle: Bundle, upstream: str, shard: dict[str, Any]) -> Iterator[Call
     paths = sorted({path for row in shard["policies"] for path in row[4]})
     methods = sorted({method for row in shard["policies"] for method in row[3]} - {"*"} | {"DELETE"})
     facts = {"dag": Fact("finance_close", False), "environment": Fact("production", False)}
-    [issuer] = bundle.issuers.values()
+    issuer = bundle.issuers["https://login.example.com"]
     for role, kind, path, method in product(sorted(bundle.roles), KINDS, paths, methods):
         identity = Identity(issuer.mapping.id, "s", kind, frozenset({role}), {})
         segments = tuple(path.replace("**", "x").replace("*", "x").strip("/").split("/"))
@@ -1305,11 +1506,14 @@ def calls(bundle: Bundle, upstream: str, shard: dict[str, Any]) -> Iterator[Call
 
 
 def test_a_bundle_of_the_format_before_decides_as_the_same_one_of_this_format() -> None:
-    """The starter policies, as both; a bundle of either format may name shards of either."""
-    compiled = compile_folder(STARTER, now=WORKDAY)
+    """The starter policies that format 4 could say, as both; a bundle of either format may name shards of either."""
+    seed = read_seed(STARTER)
+    for name, entry in list(seed.policies.items()):
+        if not {"run_type", "triggered_by"}.isdisjoint(entry.data.get("workload", {})):
+            del seed.policies[name]
+    compiled = compile_seed(seed, now=WORKDAY)
     new, old = (load_bundle(text) for text in (compiled.text, older(compiled.text)))
     assert new._replace(version="") == old._replace(version="")
-    assert not any(issuer.strict for issuer in old.issuers.values())
     decided = []
     for upstream, text in compiled.shards.items():
         one, other = load_shard(text, upstream), load_shard(older(text), upstream)
@@ -1360,7 +1564,7 @@ def test_policies_are_sorted_so_that_moving_them_changes_nothing() -> None:
 def test_the_gate_reads_the_starter_bundle() -> None:
     compiled = compile_folder(STARTER, StandIns("http://127.0.0.1:9400", "http://127.0.0.1:9500"))
     bundle = load_bundle(compiled.text)
-    assert set(bundle.issuers) == {"http://127.0.0.1:9400"}
+    assert set(bundle.issuers) == {"http://127.0.0.1:9400", "https://airflow.example.com/airgate"}
     assert {upstream.base for upstream in bundle.upstreams.values()} == {
         f"http://127.0.0.1:9500/{name}" for name in compiled.seed.upstreams
     }

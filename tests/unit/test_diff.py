@@ -186,6 +186,105 @@ def test_an_obligation(old: str, new: str, opens: bool, tmp_path: Path) -> None:
     assert effects(change) == ("!" if opens else "=")
 
 
+EXCHANGE = """\
+  - id: exchange
+    description: d
+    owner: o@example.com
+    effect: permit
+    subject: {roles: {any: [clerk]}}
+    target: {upstream: "-", methods: [POST], paths: [/token]}
+    exchange: %s
+"""
+ALL_MAY = EXCHANGE.replace("id: exchange", "id: all-may").replace(
+    "    subject: {roles: {any: [clerk]}}", "    subject: {issuer: company}"
+)
+SAME = "{upstreams: [reports], roles: [clerk, guest], lifetime: 2m, bound: true}"
+
+# how it is, what is said of it
+EXCHANGES: list[tuple[str, str, list[str]]] = [
+    ("nothing", SAME, []),
+    ("in another order", "{upstreams: reports, roles: [guest, clerk], lifetime: 120s, bound: true}", []),
+    ("less", "{upstreams: [reports], roles: [clerk], lifetime: 1m, bound: true}", []),
+    (
+        "an upstream more",
+        SAME.replace("[reports]", "[payments, reports]"),
+        ["exchange.upstreams: tokens for [payments] were not to be had"],
+    ),
+    (
+        "a role more",
+        SAME.replace("[clerk, guest]", "[clerk, guest, treasurer]"),
+        ["exchange.roles: tokens with [treasurer] were not to be had"],
+    ),
+    (
+        "all roles",
+        SAME.replace("roles: [clerk, guest], ", ""),
+        ["exchange.roles: tokens with [all others] were not to be had"],
+    ),
+    (
+        "for longer",
+        SAME.replace("2m", "3m"),
+        ["exchange.lifetime: tokens were good for 120 seconds, and are for 180"],
+    ),
+    (
+        "for longer, as it isn't said",
+        SAME.replace(", lifetime: 2m", ""),
+        ["exchange.lifetime: tokens were good for 120 seconds, and are for 300"],
+    ),
+    (
+        "no key",
+        SAME.replace(", bound: true", ""),
+        ["exchange.bound: tokens were bound to a key, and needn't be any more"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("now", "opens"), [pytest.param(*row[1:], id=row[0]) for row in EXCHANGES])
+def test_what_may_be_exchanged(now: str, opens: list[str], tmp_path: Path) -> None:
+    changes = compared(tmp_path, SEED + EXCHANGE % SAME, SEED + EXCHANGE % now)
+    assert [change.opens for change in changes if change.name == "exchange"] == (
+        [opens] if now != SAME else []
+    )
+
+
+def test_an_exchange_for_more_callers_is_new_access_though_their_call_was_permitted(tmp_path: Path) -> None:
+    """Another permit lets everybody call, for fewer upstreams."""
+    before = SEED + ALL_MAY % "{upstreams: payments}" + EXCHANGE % SAME
+    wider = before.replace(
+        'any: [clerk]}}\n    target: {upstream: "-"', 'any: [clerk, guest]}}\n    target: {upstream: "-"'
+    )
+    assert wider != before
+    [change] = compared(tmp_path, before, wider)
+    assert change.opens == ["exchange: its callers may get tokens for [reports]"]
+
+
+def test_a_new_exchange_is_new_access_and_one_in_shadow_is_none(tmp_path: Path) -> None:
+    before = SEED + ALL_MAY % "{upstreams: payments}"
+    [change] = compared(tmp_path, before, before + EXCHANGE % SAME)
+    assert change.opens == ["exchange: its callers may get tokens for [reports]"]
+    assert change.gained is None
+    shadow = (EXCHANGE % SAME).replace("effect: permit", "effect: permit\n    mode: shadow")
+    [change] = compared(tmp_path / "shadow", before, before + shadow)
+    assert change.opens == []
+
+
+def test_an_exchange_that_held_others_back_opens_when_it_is_gone(tmp_path: Path) -> None:
+    """Of two permits for one upstream the strictest of each counts."""
+    wide = ALL_MAY % "{upstreams: [reports, payments]}"
+    before = SEED + wide + EXCHANGE % SAME
+    released = ["exchange: it holds back nothing any more of tokens for [reports]"]
+    for number, after in enumerate(
+        (
+            SEED + wide,
+            SEED + wide + EXCHANGE % SAME.replace("[reports]", "[payments]"),
+            SEED + wide + (EXCHANGE % SAME).replace("effect: permit", "effect: permit\n    mode: shadow"),
+        )
+    ):
+        [change] = compared(tmp_path / str(number), before, after)
+        assert change.opens[-1:] == released
+    [change] = compared(tmp_path / "alone", SEED + EXCHANGE % SAME, SEED)
+    assert change.opens == []
+
+
 PLAIN = "a: {kind: header, secret: UPSTREAM_A}"
 
 # what, how the upstream was, how it is, what is said of it

@@ -333,15 +333,15 @@ def test_a_bundle_that_the_worker_would_refuse_stands_in_the_way(
         pytest.param({}, Outcome.UNKNOWN, "gives no answer", id="no answer"),
         pytest.param({"status": "ok"}, Outcome.WARNING, "doesn't say which formats", id="no version"),
         pytest.param(
-            {"status": "ok", "version": "0123456789ab, 2026-11-21T22:25:03Z, reads 3 to 4"},
+            {"status": "ok", "version": "0123456789ab, 2026-11-21T22:25:03Z, reads 4 to 5"},
             Outcome.OK, "0123456789ab", id="well",
         ),
         pytest.param(
-            {"status": "failing", "version": "0123456789ab, 2026-11-21T22:25:03Z, reads 3 to 4"},
+            {"status": "failing", "version": "0123456789ab, 2026-11-21T22:25:03Z, reads 4 to 5"},
             Outcome.FAILED, "it decides nothing", id="failing",
         ),
         pytest.param(
-            {"status": "ok", "version": "0123456789ab, 2026-11-21T22:25:03Z, reads 2 to 3"},
+            {"status": "ok", "version": "0123456789ab, 2026-11-21T22:25:03Z, reads 3 to 4"},
             Outcome.FAILED, f"has format {FORMAT}, and would be refused", id="too old for what is published now",
         ),
     ],

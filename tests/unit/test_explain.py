@@ -40,6 +40,7 @@ from airgate.policy.policyset import PolicySet
 from airgate.policy.recorded import Recorded
 from airgate.policy.release import Release, plan, put_in_force
 from airgate.policy.request import Request
+from airgate.policy.seed import STARTER
 from audit import describe
 
 SEED = """\
@@ -362,6 +363,35 @@ def test_an_explanation(options: list[str], status: int, lines: list[str], seed:
     assert said[-1].startswith("Policy bundle ")
 
 
+CLOSE = ["--dag", "finance_close", "--task", "publish", "--attested", "POST", "/ledger/v1/entries", *MONDAY]
+# the options beside these, what the starter policies say
+ATTESTED: list[tuple[str, list[str], str]] = [
+    ("in a scheduled run", ["--run-type", "scheduled"], "PERMIT by finance-close-publish"),
+    (
+        "by hand, by somebody who may",
+        ["--run-type", "manual", "--triggered-by", "ada"],
+        "PERMIT by finance-close-publish-by-hand",
+    ),
+    ("by hand, by somebody else", ["--run-type", "manual", "--triggered-by", "bob"], "DENY policy.no_match"),
+    ("in a backfill", ["--run-type", "backfill", "--triggered-by", "ada"], "DENY policy.no_match"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), [pytest.param(*row[1:], id=row[0]) for row in ATTESTED])
+def test_a_task_that_airflow_attests(options: list[str], said: str) -> None:
+    _, output = run(STARTER, *CLOSE, *options)
+    assert output.startswith(said), output
+    for name, value in zip(options[::2], options[1::2], strict=True):
+        assert f"{name[2:].replace('-', '_')}: {value} (attested by the token)" in output
+
+
+def test_what_no_header_says_cannot_be_asserted() -> None:
+    code, output = run(STARTER, "--run-type", "manual", "GET", "/ledger/v1/entries")
+    assert (code, output) == (
+        2, "--run-type: only a token says this, no header can; say that it is attested\n"
+    )  # fmt: skip
+
+
 # a condition as a shard has it, what it takes for it to be true, and to be false
 WORDS: list[tuple[list[Any], str, str]] = [
     (["subject.issuer", ["a"]], "come with a token of issuer a", "come with a token of another issuer than a"),
@@ -442,6 +472,31 @@ WORDS: list[tuple[list[Any], str, str]] = [
         "call from another country than DE, known to the gate",
     ),
     (
+        ["workload.run_type", ["scheduled", "manual"], True],
+        "come from a run of type manual or scheduled, attested by the token",
+        "come from a run of another type than manual or scheduled, attested by the token",
+    ),
+    (
+        ["workload.triggered_by", ["ada"], True],
+        "come from a run that was started by ada, attested by the token",
+        "come from a run that was started by another user than ada, attested by the token",
+    ),
+    (
+        ["when.time", "Etc/UTC", ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], 0, 1440, [-3, -2, -1, 1, 28, 29]],
+        "call on days 1, 28-29 and the last 3 days of the month from 00:00 to 24:00 (Etc/UTC)",
+        "call at another time than on days 1, 28-29 and the last 3 days of the month from 00:00 to 24:00 (Etc/UTC)",
+    ),
+    (
+        ["when.time", "Etc/UTC", ["mon", "tue", "wed", "thu", "fri"], 1320, 120, [-1]],
+        "call mon-fri on the last day of the month from 22:00 to 02:00 of the next day (Etc/UTC)",
+        "call at another time than mon-fri on the last day of the month from 22:00 to 02:00 of the next day (Etc/UTC)",
+    ),
+    (
+        ["when.time", "Etc/UTC", ["fri"], 0, 1440, [13]],
+        "call fri on day 13 of the month from 00:00 to 24:00 (Etc/UTC)",
+        "call at another time than fri on day 13 of the month from 00:00 to 24:00 (Etc/UTC)",
+    ),
+    (
         ["when.equals", "subject.email", "query.user", False],
         "have the token's claim email and the query's user be the same",
         "have the token's claim email and the query's user, and not be the same",
@@ -486,7 +541,7 @@ MISTAKES: list[tuple[str, list[str], str]] = [
     ("half an address", ["--from", "198.51", *READ], '--from: "198.51": not an IP address'),
     ("a claim without a value", ["--claim", "department", *READ], '--claim: "department": write NAME=VALUE'),
     ("a header without a value", ["--header", "X", *READ], '--header: "X": write NAME:VALUE'),
-    ("attested nothing", ["--attested", *READ], "--attested says that the token has --dag"),
+    ("attested nothing", ["--attested", *READ], "--attested says that the token has what is said of the task"),
     (
         "context that nobody attests",
         ["--dag", "x", "--attested", *READ],
@@ -769,6 +824,19 @@ def test_a_recorded_request(
     assert any(line.startswith("It was decided by bundle 0123456789ab; this is ") for line in said) is (
         "bundle" in known
     )
+
+
+def test_a_call_that_an_agent_made_for_somebody_is_shown_as_it_was_recorded(seed: Path) -> None:
+    exchanged = {"upstream": "ledger", "parents": ["1"], "delegated": True}
+    event = logged(
+        compile_folder(seed), CLOSED | {"path": "/ledger/v1/entries"}, exchanged=exchanged, alone="actor"
+    )
+    (seed / "log").write_text(f"{json.dumps(event)}\n", "utf-8")
+    code, output = run(seed, "--request-id", "7", "--log", str(seed / "log"))
+    assert code == (0 if event["decision"] == "permit" else 3), output
+    said = " ".join(output.split())
+    for sentence in ("the actor may not do it alone", "a gate token for ledger", "which roles are whose"):
+        assert sentence in said
 
 
 def test_a_question_is_said_as_it_was_recorded(seed: Path) -> None:

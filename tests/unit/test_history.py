@@ -95,8 +95,8 @@ def test_history_tells_who_when_why_what_and_which_commit(run: Run) -> None:
     assert code == 0
     said = lines(output)
     assert said[0] == "number published by policies commit why"
-    assert said[1] == "4 WHEN release pipeline 20 ~1 3f2a91c0d back to number 1: it was too much"
-    assert said[2] == "3 WHEN release pipeline 20 +20 3f2a91c0d the same, signed anew"
+    assert said[1] == "4 WHEN release pipeline 26 ~1 3f2a91c0d back to number 1: it was too much"
+    assert said[2] == "3 WHEN release pipeline 26 +26 3f2a91c0d the same, signed anew"
     assert "Older ones: airgate policy history --env staging -n 10" in said
     assert "verified" not in output
 
@@ -105,7 +105,7 @@ def test_history_says_which_entries_nobody_vouches_for(run: Run) -> None:
     said = lines(run("history")[1])
     doubt = f"doesn't count: it is signed by a key that is not trusted here, '{RETIRED.kid}'"
     assert (
-        f"2 ! WHEN the pipeline before (not verified) 20 ~1 3f2a91c0d {doubt} (close\ufffd[31m DAGs)" in said
+        f"2 ! WHEN the pipeline before (not verified) 26 ~1 3f2a91c0d {doubt} (close\ufffd[31m DAGs)" in said
     )
     assert any(line.startswith("2 entries can't be verified (!).") for line in said)
 
@@ -139,7 +139,7 @@ def test_history_for_programs_is_an_object_a_line(run: Run, starter: Compiled) -
     ]
     assert objects[0] | {"published_at": 0} == {
         "sequence": 4, "env": "staging", "gate": "airgate-staging", "bundle": starter.sha256, "published_at": 0,
-        "published_by": "release pipeline", "note": "it was too much", "commit": COMMIT, "policies": 20, "added": 0,
+        "published_by": "release pipeline", "note": "it was too much", "commit": COMMIT, "policies": 26, "added": 0,
         "changed": 1, "removed": 0, "of": 1, "key": KEY.kid, "verified": True, "counts": True, "doubt": None,
     }  # fmt: skip
     assert "not trusted here" in objects[3]["doubt"]
@@ -163,12 +163,12 @@ def test_going_back_is_an_old_bundle_under_a_new_number(run: Run, store: Stores,
     assert code == 0
     assert "Back to number 3, of release pipeline, " in output
     assert "changed  policy finance-data-publish\n  workload.dag: finance_* → close_*\n" in output
-    assert "staging, number 5: 20 policies, bundle " in output
+    assert "staging, number 5: 26 policies, bundle " in output
     assert "Published number 5 to staging" in output
     assert in_force(store) == (5, edited.sha256)
     document = store.documents()[-1]
     assert (document["of"], document["note"], document["commit"]) == (3, "rather not", COMMIT)
-    assert (document["policies"], document["changed"]) == (20, 1)
+    assert (document["policies"], document["changed"]) == (26, 1)
 
 
 def test_going_back_twice_is_where_one_was(run: Run, store: Stores, starter: Compiled) -> None:

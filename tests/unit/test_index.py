@@ -99,7 +99,7 @@ def test_what_policies_share_is_written_once() -> None:
     )
     ends = {"GET": {"": [0, 1, 1, 0, 3, 0]}, "*": {"": [2, 0]}}
     assert made == {
-        "format": 4,
+        "format": 5,
         "upstream": "ledger",
         "owners": ["b@example.com", "o@example.com"],
         "zones": {"Europe/Berlin": ZONES["Europe/Berlin"]},

@@ -231,7 +231,7 @@ def test_each_preset_says_what_it_needs() -> None:
 
 @pytest.mark.parametrize("name", presets())
 def test_a_preset_is_no_live_issuer_and_its_example_is_one(name: str, seed: Path) -> None:
-    assert set(read(STARTER).issuers) == {"company"}
+    assert set(read(STARTER).issuers) == {"airflow", "company"}
     known = preset(name)
     every = {option.name: [option.example] for option in known.options}
     for values in (every, {key: value for key, value in every.items() if not _left_out(known, key)}):

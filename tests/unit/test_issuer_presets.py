@@ -19,6 +19,7 @@ from airgate.issuer.add import add
 from airgate.issuer.preset import preset, presets
 from airgate.issuer.signature import verify
 from airgate.policy.compile import compile_folder
+from identity import WORKLOAD
 
 GATE = "https://gate.example.com"
 TENANT, OTHER = "11111111-2222-3333-4444-555555555555", "99999999-2222-3333-4444-555555555555"
@@ -33,6 +34,7 @@ TASK = "01991e54-7d3c-7c1c-8a54-6b1d1f6f6a11"
 
 KEYS: dict[str, Any] = {
     "RS256": rsa.generate_private_key(65537, 2048),
+    "ES256": ec.generate_private_key(ec.SECP256R1()),
     "ES384": ec.generate_private_key(ec.SECP384R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate(),
 }
@@ -71,6 +73,20 @@ JWT = {"typ": "JWT"}
 NO_TYP = {"typ": None}  # PyJWT writes JWT unless told otherwise
 ENTRA = {"use": "sig", "x5t": "c3R1dg", "x5c": ["MIIC"], "cloud_instance_name": "microsoftonline.com"}
 FOR_ALL = "https://login.microsoftonline.com/{tenantid}/v2.0"  # as Entra writes it into a key of every tenant
+
+ATTESTED_TASK: dict[str, Any] = {
+    "dag": "finance_close",
+    "task": "publish",
+    "run": "manual__2027-01-15T06:00:00+00:00",
+    "try": 2,
+    "map_index": 0,
+    "tags": ["finance", "monthly"],
+    "owners": ["finance-data"],
+    "run_type": "manual",
+    "triggered_by": "ada",
+    "dag_bundle": "dags@4f1c2e9",
+    "environment": "production",
+}
 
 SHAPES: dict[str, Shape] = {
     "okta": Shape(
@@ -296,6 +312,28 @@ SHAPES: dict[str, Shape] = {
         lives=300,
     ),
     "airflow": Shape(
+        {"base": ["https://airflow.example.com"], "audience": [GATE]},
+        {
+            "trigger": "claim: [airflow, triggered_by], value: ada",
+            "close": "claim: [airflow, dag], value: finance_close",
+        },
+        {
+            "iss": "https://airflow.example.com/airgate",
+            "aud": GATE,
+            "sub": "finance_close/publish",
+            "client_id": "airflow",
+            "jti": "0191b2c3d4e5f60718293a4b5c6d7e8f",
+            "sid": TASK,
+            "airflow": ATTESTED_TASK,
+        },
+        {"trigger", "close"},
+        "workload",
+        {"typ": "at+jwt"},
+        "ES256",
+        published={"use": "sig", "alg": "ES256"},
+        lives=300,
+    ),
+    "airflow-execution": Shape(
         {"issuer": ["https://airflow.example.com"], "jwks-uri": ["https://airflow.example.com/jwks.json"]},
         {"task": "kind: workload"},
         {
@@ -392,7 +430,7 @@ def test_the_documented_token_is_accepted(name: str, tmp_path: Path) -> None:
     )
     assert who.granted == provider.shape.roles
     assert who.unknown == frozenset()
-    assert who.attested == {}
+    assert bool(who.attested) is (name == "airflow")
 
 
 def groups(count: int) -> list[str]:
@@ -506,9 +544,9 @@ REFUSED = [
      "a pull request that nobody has reviewed"),
     ("github-actions", {"event_name": ABSENT}, Reason.TOKEN_CLAIMS, "no event"),
     ("github-actions", {"aud": "https://github.com/octo-org"}, Reason.TOKEN_AUDIENCE, "the default audience"),
-    ("airflow", {"aud": "urn:airflow.apache.org:api"}, Reason.TOKEN_AUDIENCE, "a token of Airflow's REST API"),
-    ("airflow", {"iss": ABSENT}, Reason.TOKEN_ISSUER, "jwt_issuer isn't set"),
-    ("airflow", {"exp": NOW + 86_390}, Reason.TOKEN_LIFETIME, "a token for a day in the queue"),
+    ("airflow-execution", {"aud": "urn:airflow.apache.org:api"}, Reason.TOKEN_AUDIENCE, "a token of the REST API"),
+    ("airflow-execution", {"iss": ABSENT}, Reason.TOKEN_ISSUER, "jwt_issuer isn't set"),
+    ("airflow-execution", {"exp": NOW + 86_390}, Reason.TOKEN_LIFETIME, "a token for a day in the queue"),
 ]  # fmt: skip
 
 
@@ -524,9 +562,9 @@ def test_a_quirk_is_refused(name: str, claims: dict[str, Any], reason: Reason, t
 
 SIGNED = [
     # preset, header, algorithm, key, options; the reason
-    ("airflow", {}, "HS512", SECRET, {}, Reason.TOKEN_ALGORITHM, "Airflow's default, HS512"),
-    ("airflow", {}, "RS512", None, {}, Reason.TOKEN_ALGORITHM, "an RSA key whose algorithm Airflow guesses"),
-    ("airflow", {"kid": "not-used"}, None, None, {}, Reason.TOKEN_KEY, "a kid that isn't published"),
+    ("airflow-execution", {}, "HS512", SECRET, {}, Reason.TOKEN_ALGORITHM, "Airflow's default, HS512"),
+    ("airflow-execution", {}, "RS512", None, {}, Reason.TOKEN_ALGORITHM, "an RSA key whose algorithm Airflow guesses"),
+    ("airflow-execution", {"kid": "not-used"}, None, None, {}, Reason.TOKEN_KEY, "a kid that isn't published"),
     ("auth0", {}, "HS256", SECRET, {}, Reason.TOKEN_ALGORITHM, "an API that is set to HS256"),
     ("keycloak", {}, "HS512", SECRET, {}, Reason.TOKEN_ALGORITHM, "Keycloak's refresh tokens"),
     ("keycloak", {"kid": "enc"}, None, STRANGER, {}, Reason.TOKEN_KEY, "a signature by the encryption key"),
@@ -535,7 +573,8 @@ SIGNED = [
     ("entra-v1", {"kid": "personal"}, None, STRANGER, {}, Reason.TOKEN_KEY, "a key of another tenant in the same set"),
     ("aws-sts", {}, None, None, {"algorithm": ["RS256"]}, Reason.TOKEN_ALGORITHM, "ES384 where RS256 is asked for"),
     *[(name, {}, None, STRANGER, {}, Reason.TOKEN_SIGNATURE, "signed by a stranger")
-      for name in presets() if name != "aws-sts"],
+      for name in presets() if name not in ("airflow", "aws-sts")],
+    ("airflow", {}, None, ec.generate_private_key(ec.SECP256R1()), {}, Reason.TOKEN_SIGNATURE, "signed by a stranger"),
 ]  # fmt: skip
 
 
@@ -656,8 +695,8 @@ ACCEPTED = [
     ("github-actions", {}, None, {}, {"event_name": "push"}, {"deployer"}, "workload", None, "a push"),
     ("github-actions", {}, None, {}, {"event_name": "workflow_dispatch"}, {"deployer"}, "workload", None, "by hand"),
     ("github-actions", {"ref": ["refs/heads/main"]}, None, {}, {}, {"deployer"}, "workload", None, "one ref"),
-    ("airflow", SCOPED, None, {}, {}, {"task"}, "workload", None, "the scope that is asked for"),
-    ("airflow", {}, None, {}, {"scope": ABSENT}, {"task"}, "workload", None, "an older Airflow"),
+    ("airflow-execution", SCOPED, None, {}, {}, {"task"}, "workload", None, "the scope that is asked for"),
+    ("airflow-execution", {}, None, {}, {"scope": ABSENT}, {"task"}, "workload", None, "an older Airflow"),
 ]  # fmt: skip
 
 
@@ -722,7 +761,7 @@ def test_the_grants_that_are_printed_give_no_role_for_what_a_caller_asks_for(
 
 
 def test_a_task_token_that_waits_in_a_queue_is_refused_where_the_scope_is_asked_for(tmp_path: Path) -> None:
-    provider = Provider("airflow", tmp_path, SCOPED, None)
+    provider = Provider("airflow-execution", tmp_path, SCOPED, None)
     for claims in ({"scope": "workload"}, {"scope": ABSENT}):
         with pytest.raises(Denied) as caught:
             provider.present(provider.token({}, None, **claims))
@@ -779,8 +818,38 @@ def test_groups_that_no_grant_reads_may_be_left_out(tmp_path: Path, monkeypatch:
     assert provider.present(provider.token({}, None, groups=ABSENT, **OVERAGE)).granted == {"publisher"}
 
 
+@pytest.mark.parametrize("algorithm", ["ES256", "EdDSA", "RS256"])
+def test_airflow_attests_all_that_its_token_says(algorithm: str, tmp_path: Path) -> None:
+    provider = Provider("airflow", tmp_path, {"algorithm": ["ES256", "EdDSA", "RS256"]}, None)
+    provider.shape = provider.shape._replace(algorithm=algorithm, published={})
+    who = provider.present(provider.token({}, None))
+    said = {name: value if isinstance(value, list) else str(value) for name, value in ATTESTED_TASK.items()}
+    assert {name: fact.value for name, fact in who.attested.items()} == {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in {**said, "session": TASK}.items()
+    }
+    assert all(fact.attested for fact in who.attested.values())
+    assert set(who.attested) == set(WORKLOAD)
+
+
+def test_a_scheduled_run_has_no_user_so_the_role_by_one_is_unknown(tmp_path: Path) -> None:
+    provider = Provider("airflow", tmp_path, {}, None)
+    scheduled = {name: value for name, value in ATTESTED_TASK.items() if name != "triggered_by"}
+    who = provider.present(provider.token({}, None, airflow=scheduled | {"run_type": "scheduled"}))
+    assert (who.granted, who.unknown) == ({"close"}, {"trigger"})
+    assert "triggered_by" not in who.attested
+
+
+@pytest.mark.parametrize("value", [["ada"], "", "a" * 257, True, {"name": "ada"}])
+def test_a_user_that_is_no_short_text_is_refused(value: object, tmp_path: Path) -> None:
+    provider = Provider("airflow", tmp_path, {}, None)
+    with pytest.raises(Denied) as caught:
+        provider.present(provider.token({}, None, airflow={**ATTESTED_TASK, "triggered_by": value}))
+    assert caught.value.reason is Reason.TOKEN_CLAIMS
+
+
 def test_a_task_of_airflow_says_nothing_of_its_dag(tmp_path: Path) -> None:
-    provider = Provider("airflow", tmp_path, {"algorithm": ["EdDSA"]}, None)
+    provider = Provider("airflow-execution", tmp_path, {"algorithm": ["EdDSA"]}, None)
     provider.shape = provider.shape._replace(algorithm="EdDSA")
     who = provider.present(provider.token({}, None))
     assert (who.subject, who.attested) == (TASK, {})

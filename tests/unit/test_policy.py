@@ -1,6 +1,7 @@
 """Policies: which of them a call meets, what they decide together, and that the index decides as a plain scan does."""
 
 import ipaddress
+from calendar import monthrange
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from random import Random
@@ -415,8 +416,8 @@ class Scan:
                 return None if held is None else holds(quantifier, asked, held)
             case ["target", "ids"], [asked]:
                 return any(like(pattern, self.target.segments[0]) for pattern in asked)
-            case ["when", "time"], [zone, days, start, end]:
-                return self.time(ZONES[zone], days, start, end)
+            case ["when", "time"], [zone, days, start, end, *month_days]:
+                return self.time(ZONES[zone], days, start, end, *month_days)
             case ["when", "dates"], [start, until]:
                 return not (start and self.scene.now < start) and not (until and self.scene.now >= until)
             case ["when", "ip"], [ranges]:
@@ -463,7 +464,9 @@ class Scan:
             return None
         return [value for _, value in alike[0]]
 
-    def time(self, zone: dict[str, Any], days: list[str], start: int, end: int) -> Truth:
+    def time(
+        self, zone: dict[str, Any], days: list[str], start: int, end: int, month_days: list[int] | None = None
+    ) -> Truth:
         offset = None
         for begin, seconds in zip(zone["starts"], zone["offsets"], strict=True):
             if begin <= self.scene.now < zone["until"]:
@@ -475,6 +478,9 @@ class Scan:
             begun = wall.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=back)
             length = end - start if end > start else end - start + 1440
             begin = begun + timedelta(minutes=start)
+            last = monthrange(begun.year, begun.month)[1]
+            if month_days and not {begun.day, begun.day - last - 1} & {*month_days}:
+                continue
             if DAYS[begun.weekday()] in days and begin <= wall < begin + timedelta(minutes=length):
                 return True
         return False

@@ -24,6 +24,10 @@ ON_FRIDAY = ["when.time", "Europe/Berlin", ["fri"], 480, 1080]
 AT_NIGHT = ["when.time", "Europe/Berlin", ["fri"], 1320, 120]
 
 
+def month(*days: int, zone: str = "Europe/Berlin", start: int = 0, end: int = 1440) -> list[Any]:
+    return ["when.time", zone, ["mon", "tue", "wed", "thu", "fri", "sat", "sun"], start, end, sorted(days)]
+
+
 def rule(*conditions: list[Any], **changes: Any) -> Rule:
     """A permit to read all of /v1, with conditions and changes."""
     return replace(
@@ -152,6 +156,30 @@ COVERED: list[tuple[str, Region, Region, bool | None]] = [
      region(["when.time", "Etc/UTC", ["fri"], 420, 1080]), region(ON_FRIDAY), False),
     ("hours after midnight", region(AT_NIGHT), region(["when.time", "Europe/Berlin", ["sat"], 0, 120]), True),
     ("hours before midnight", region(AT_NIGHT), region(["when.time", "Europe/Berlin", ["sat"], 1320, 1440]), False),
+    ("the last three days for the last", region(month(-3, -2, -1)), region(month(-1)), True),
+    ("the 31st for the last day", region(month(31)), region(month(-1)), False),
+    ("the days on which months end", region(month(28, 29, 30, 31)), region(month(-1)), True),
+    ("one day of these less", region(month(28, 30, 31)), region(month(-1)), False),
+    ("the last day for the 31st", region(month(-1)), region(month(31)), True),
+    ("the last three days for the 29th to the 31st", region(month(-3, -2, -1)), region(month(29, 30, 31)), True),
+    ("the last three days for the 28th", region(month(-3, -2, -1)), region(month(28)), False),
+    ("the first hours after a month's last night", region(month(-1, start=1320, end=120)),
+     region(month(1, end=120)), True),
+    ("its evening", region(month(-1, start=1320, end=120)), region(month(-1, start=1320)), True),
+    ("hours before a month's last evening", region(month(-1, start=1320, end=120)), region(month(-1, end=120)), False),
+    ("Fridays for a Friday the 13th", region(["when.time", "Etc/UTC", ["fri"], 0, 1440]),
+     region(["when.time", "Etc/UTC", ["fri"], 0, 1440, [13]]), True),
+    ("a Friday the 13th for Fridays", region(["when.time", "Etc/UTC", ["fri"], 0, 1440, [13]]),
+     region(["when.time", "Etc/UTC", ["fri"], 0, 1440]), False),
+    ("the last day on the clocks of another zone", region(month(-1, zone="Etc/UTC")), region(month(-1)), False),
+    ("the last two days on the clocks of another zone", region(month(-2, -1, zone="Etc/UTC")), region(month(-1)), True),
+    ("every other day", region(month(*range(1, 31))), region(month(-1, 31)), False),
+    ("a run's type that no header says", region(["workload.run_type", ["x"], True]),
+     region(["workload.run_type", ["x"], False]), True),
+    ("a user that no header says", region(["workload.triggered_by", ["x"], True]),
+     region(["workload.triggered_by", ["x"], False]), True),
+    ("a forbid of a type that isn't known", region(["workload.run_type", ["x"], True], **FORBID),
+     region(["subject.kind", ["workload"]]), False),
     ("earlier dates", region(["when.dates", None, 200]), region(["when.dates", 50, 100]), True),
     ("later dates", region(["when.dates", None, 200]), region(["when.dates", 50, None]), False),
     ("the same comparison", region(same("resource.id", "subject.id"), paths=["/v1/{id}"]),
@@ -191,6 +219,11 @@ EMPTY: list[tuple[str, Rule, str]] = [
     ("a Friday that is a Monday", rule(ON_FRIDAY, ["when.time", "Europe/Berlin", ["mon"], 0, 1440]),
      "when.time (Europe/Berlin [fri] 08:00-18:00) and when.time (Europe/Berlin [mon] 00:00-24:00) "
      "are never true together"),
+    ("a 31st that isn't the last", rule(month(31), month(-2)),
+     "when.time (Europe/Berlin [mon, tue, wed, thu, fri, sat, sun] month_days [31] 00:00-24:00) and "
+     "when.time (Europe/Berlin [mon, tue, wed, thu, fri, sat, sun] month_days [-2] 00:00-24:00) "
+     "are never true together"),
+    ("a 29th of February, once in four years", rule(month(29), month(-1)), ""),
     ("a night that reaches into the next day", rule(AT_NIGHT, ["when.time", "Europe/Berlin", ["sat"], 0, 1440]), ""),
     ("two networks that share nothing", rule(["when.ip", ["10.0.0.0/8"]], ["when.ip", ["192.0.2.0/24"]]),
      "when.ip [10.0.0.0/8] and when.ip [192.0.2.0/24] are never true together"),
@@ -357,6 +390,35 @@ def test_a_role_by_kind_is_never_unknown() -> None:
     assert isinstance(witness(Region.of(rule(*neither, **FORBID), "ledger", callers=KNOWN)), Witness)
 
 
+BY_HAND = COMPANY._replace(
+    attested=(("run_type", ("airflow", "run_type")), ("triggered_by", ("airflow", "triggered_by"))),
+    grants=(Grant("starter", ("airflow", "triggered_by"), "ada"),),
+)
+STARTED = Callers({"company": Tokens(BY_HAND, "https://airflow.example.com")})
+
+
+def test_a_claim_that_grants_a_role_and_is_attested_is_one_text() -> None:
+    by_role = Region.of(rule(roles("any", "starter")), "ledger", TABLES, STARTED)
+    by_name = Region.of(rule(["workload.triggered_by", ["ada"], True]), "ledger", TABLES, STARTED)
+    found = witness(by_role)
+    assert isinstance(found, Witness)
+    assert found.claims == {"airflow": {"triggered_by": "ada"}}
+    assert covers(by_role, by_name) is True
+    assert covers(by_name, by_role) is True
+    without = Region.of(rule(roles("none", "starter")), "ledger", TABLES, STARTED)
+    other = witness(without)
+    assert isinstance(other, Witness)
+    assert other.claims["airflow"]["triggered_by"] != "ada"
+    nobody = Region.of(rule(roles("none", "starter"), **FORBID), "ledger", TABLES, STARTED)
+    somebody = Region.of(rule(["workload.triggered_by", ["*"], True]), "ledger", TABLES, STARTED)
+    unknown = witness(nobody, [somebody])
+    assert isinstance(unknown, Witness)
+    assert unknown.claims == {}
+    assert empty(
+        rule(roles("any", "starter"), ["workload.triggered_by", ["bob"], True]), "ledger", TABLES, STARTED
+    ) == ("subject.roles.any [starter] and workload.triggered_by [bob] are never true together")
+
+
 def test_two_regions_meet_where_a_call_is_in_both() -> None:
     both = intersect(region(paths=["/v1/{id}"]), region(roles("any", "a"), paths=["/*/x"]))
     assert both is not None
@@ -494,6 +556,7 @@ def mapping(random: Random, name: str, claims: set[tuple[str, ...]]) -> Mapping:
         ("groups",): "gh",
         ("org", "unit"): "gh",
         ("act", "sub"): "xy",
+        ("run_type",): "xy",  # which may be attested, too
         None: "xy",
         KIND: KINDS,
         SCOPE: ["x", "ledger.read"],
@@ -503,7 +566,7 @@ def mapping(random: Random, name: str, claims: set[tuple[str, ...]]) -> Mapping:
         for role in "abc"
         for claim in random.sample([*ways], random.choice([0, 1, 1, 2, 3]))
     ]
-    attested = [(field, (field,)) for field in ("dag", "tags") if random.random() < 0.5]
+    attested = [(field, (field,)) for field in ("dag", "run_type", "tags") if random.random() < 0.5]
     return Mapping(
         name,
         random.choice([None, ("kind",)]),
@@ -524,6 +587,7 @@ def token(random: Random) -> tuple[dict[str, Any], dict[str, str]]:
         "org": [{"unit": "x"}, {"unit": "g"}, {"unit": []}],
         "kind": [*KINDS, *KINDS, "app", "user", "bot", "daemon"],
         "dag": ["x", "xyz", "y"],
+        "run_type": ["x", "xyz", "y"],
         "tags": [[], ["x"], ["x", "y"]],
         "scope": ["x", "", "ledger.read x", ["ledger.read"], [], "y z"],
         "scp": ["x", ["ledger.read", "y"]],

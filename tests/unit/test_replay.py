@@ -411,6 +411,34 @@ def test_a_role_that_was_lent_is_not_taken_for_the_token_s(folder: Path) -> None
     assert "a temporary grant had a part in the decision" in text
 
 
+EXCHANGED = {"exchanged": {"upstream": "ledger", "parents": ["1"], "delegated": False}}
+
+
+def test_a_call_that_an_agent_made_for_somebody_is_decided_again_by_nobody(folder: Path) -> None:
+    """But for the policy that decided it."""
+    was = logged.seed(folder / "old", SEED)
+    event = json.loads(logged.event(call(), was)) | {
+        "exchanged": {**EXCHANGED["exchanged"], "delegated": True}
+    }
+    log = logged.write(folder / "audit.ndjson", [json.dumps(event)])
+    logged.seed(folder / "new", SEED + more(path="/v1/reports/{year}"))
+    status, text = run("--log", log, "--candidate", folder / "new")
+    assert status == replay.CHANGE
+    assert "`sales_sync` may lose GET /ledger/v1/entries: 1 call in 1 minute" in text
+    assert "an agent made them for somebody, and the log doesn't hold which roles are whose" in text
+    assert run("--log", log, "--candidate", folder / "old", "--before", folder / "old")[0] == replay.NO_CHANGE
+
+
+def test_a_gate_token_loses_a_role_where_a_tag_would_be_refused(folder: Path) -> None:
+    was = logged.seed(folder / "old", SEED)
+    event = json.loads(logged.event(call(tag=["reader"]), was))
+    logged.seed(folder / "new", SEED.replace("claim: groups, value: readers", "subject: other"))
+    for more_of_it, verb in (({}, "would"), (EXCHANGED, "may")):
+        log = logged.write(folder / "audit.ndjson", [json.dumps(event | more_of_it)])
+        _, text = run("--log", log, "--candidate", folder / "new", "--before", folder / "old")
+        assert f"`sales_sync` {verb} lose GET /ledger/v1/entries: 1 call in 1 minute" in text
+
+
 def test_what_would_change_is_said_by_dag_and_by_policy(folder: Path) -> None:
     was = logged.seed(folder / "old", SEED)
     logged.seed(folder / "new", NO_READERS + more(path="/v1/reports/{year}"))

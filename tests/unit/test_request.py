@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from airgate.policy.compile import compile_folder
 from airgate.policy.gate import Gate
-from airgate.policy.request import InvalidRequest, Request
+from airgate.policy.request import HEADERS, InvalidRequest, Request
+from airgate.policy.rules import NEVER_ASSERTED
+from conditions import NAMED
+from identity import SAID, WORKLOAD
 
 SEED = """\
 issuers:
@@ -119,6 +122,90 @@ def gate() -> Gate:
     return built()
 
 
+AIRFLOW = """\
+issuers:
+  company: {issuer: https://login.example.com, audiences: [https://gate.example.com], algorithms: [RS256]}
+  airflow:
+    issuer: https://airflow.example.com
+    audiences: [https://gate.example.com]
+    algorithms: [ES256]
+    attested: {dag: [airflow, dag], run_type: [airflow, run_type], triggered_by: [airflow, triggered_by], tags: tags}
+roles:
+  clerk: {description: d, granted_to: [{issuer: company, claim: groups, value: clerks}]}
+  starter:
+    description: d
+    granted_to:
+      - {issuer: airflow, claim: [airflow, triggered_by], value: ada}
+      - {issuer: airflow, claim: [airflow, triggered_by], value: bob}
+upstreams:
+  ledger: {base: https://ledger.example.com, owner: o@example.com}
+policies:
+  - id: by-hand
+    description: d
+    owner: o@example.com
+    effect: permit
+    subject: {roles: {any: [starter]}}
+    workload: {run_type: manual, attested: true}
+    target: {upstream: ledger, methods: [GET], paths: ["/x"]}
+"""
+MANUAL = {"run_type": "manual", "attested": True}
+
+# what the request says beside its path; who it is then: issuer, roles, those that aren't known
+WHO: list[tuple[str, dict[str, Any], str, set[str], set[str]]] = [
+    ("a role that one issuer grants", {"roles": ["clerk"]}, "company", {"clerk"}, set()),
+    ("what one issuer attests", {"workload": MANUAL}, "airflow", set(), {"starter"}),
+    ("a user who may", {"workload": {**MANUAL, "triggered_by": "ada"}}, "airflow", {"starter"}, set()),
+    ("another one who may", {"workload": {**MANUAL, "triggered_by": "bob"}}, "airflow", {"starter"}, set()),
+    ("a user who may not", {"workload": {**MANUAL, "triggered_by": "eve"}}, "airflow", set(), set()),
+    (
+        "a role, and some user who has it",
+        {"roles": ["starter"], "workload": MANUAL},
+        "airflow",
+        {"starter"},
+        set(),
+    ),
+    (
+        "a role, and the user who has it",
+        {"roles": ["starter"], "workload": {**MANUAL, "triggered_by": "bob"}},
+        "airflow",
+        {"starter"},
+        set(),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("said", "issuer", "roles", "unknown"), [pytest.param(*row[1:], id=row[0]) for row in WHO]
+)
+def test_an_issuer_is_found_by_what_only_its_tokens_say(
+    said: dict[str, Any], issuer: str, roles: set[str], unknown: set[str], tmp_path: Path
+) -> None:
+    (tmp_path / "seed.yaml").write_text(AIRFLOW, "utf-8")
+    gate = Gate(compile_folder(tmp_path).engine)
+    request = Request.read({"path": "/ledger/x", **said})
+    who = gate.identity(request)
+    assert (who.issuer, who.granted, who.unknown) == (issuer, roles, unknown)
+    for name, value in said.get("workload", {}).items():
+        if name != "attested":
+            assert who.attested[name].value == value
+    assert gate.answer(request).permit is ("starter" in roles)
+
+
+def test_roles_of_two_issuers_are_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "seed.yaml").write_text(AIRFLOW, "utf-8")
+    gate = Gate(compile_folder(tmp_path).engine)
+    with pytest.raises(InvalidRequest, match="issuer: say which: airflow or company"):
+        gate.identity(Request.read({"path": "/ledger/x", "roles": ["clerk", "starter"]}))
+
+
+@pytest.mark.parametrize("name", ["run_type", "triggered_by", "owners", "dag_bundle", "session"])
+@pytest.mark.parametrize("attested", [False, ["dag"]])
+def test_what_no_header_says_has_to_be_attested(name: str, attested: object) -> None:
+    workload = {"dag": "x", name: ["x"] if name == "owners" else "x", "attested": attested}
+    with pytest.raises(InvalidRequest, match=rf"workload\.{name}: only a token says this"):
+        Request.read({"path": "/ledger/x", "workload": workload})
+
+
 def post(**changes: Any) -> dict[str, Any]:
     return {
         "issuer": "company",
@@ -176,6 +263,7 @@ ANSWERS: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("a tag that isn't granted", get("/ledger/v1/entries", tag="reader"), "role.not_granted"),
     ("a tag that is no name", get("/ledger/v1/entries", tag="Reader!"), "role.malformed"),
+    ("no time, where the policy that asks for it can't match", get("/ledger/v1/hours"), "policy.no_match"),
     ("within hours and network", get("/ledger/v1/hours", roles=["reader"], **NOON), "office-hours"),
     (
         "before hours",
@@ -245,7 +333,12 @@ MISTAKES: list[tuple[str, dict[str, Any], tuple[str | int, ...], str]] = [
     ("another method", get("/ledger/x", method="TRACE"), ("method",), "not a method of the gate"),
     ("a time without offset", get("/ledger/x", at="2026-03-02T09:30:00"), ("at",), "with an offset"),
     ("a day that isn't there", get("/ledger/x", at="2026-02-30T09:30:00Z"), ("at",), "day is out of range"),
-    ("no time, where policy asks", get("/ledger/v1/hours"), ("at",), "policy office-hours asks for the time"),
+    (
+        "no time, where policy asks",
+        get("/ledger/v1/hours", roles=["reader"]),
+        ("at",),
+        "policy office-hours asks for the time",
+    ),
     ("half an address", get("/ledger/x", **{"from": "198.51.100"}), ("from",), "not an IP address"),
     ("a country in small letters", get("/ledger/x", country="de"), ("country",), "write DE"),
     ("an unknown issuer", get("/ledger/x", issuer="compny"), ("issuer",), 'did you mean "company"?'),
@@ -420,3 +513,10 @@ def test_claims_that_are_said_win_over_those_made_up(gate: Gate) -> None:
     said = {"airgate": {"kind": "human", "more": 1}, "groups": ["readers"]}
     identity = gate.identity(Request.read(get("/ledger/x", kind="agent", roles=["publisher"], claims=said)))
     assert (identity.kind, identity.granted) == ("human", {"reader"})
+
+
+def test_what_no_header_says_is_the_same_everywhere() -> None:
+    """To the gate, to requests, and to conditions."""
+    assert set(HEADERS.values()) | {"airgate-role"} == set(SAID)
+    assert set(HEADERS) < set(WORKLOAD)
+    assert set(NEVER_ASSERTED) == set(NAMED) - set(HEADERS)

@@ -160,7 +160,9 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
     (
         "a workload that says nothing",
         POLICY + "    workload: {}\n",
-        ["8:15: workload: says nothing; write dag, task, environment, tags or attested"],
+        [
+            "8:15: workload: says nothing; write dag, task, run_type, triggered_by, environment, tags or attested"
+        ],
     ),
     (
         "a word for yes",

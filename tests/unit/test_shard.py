@@ -140,8 +140,9 @@ def written(condition: Condition) -> list[Any]:
             return [f"target.properties.{quantifier}", name, sorted(values)]
         case Ids(globs):
             return ["target.ids", [glob.pattern for glob in globs]]
-        case Window(zone, days, start, end):
-            return ["when.time", zone.name, [DAYS[day] for day in sorted(days)], start, end]
+        case Window(zone, days, start, end, month_days):
+            of_month = [sorted(month_days)] if month_days else []
+            return ["when.time", zone.name, [DAYS[day] for day in sorted(days)], start, end, *of_month]
         case Dates(start, until):
             return ["when.dates", start, until]
         case Network(ranges):
@@ -347,9 +348,9 @@ def test_a_policy_for_every_method() -> None:
 
 
 REFUSED = [
-    pytest.param(("format",), 2, "shard.format", id="an older format"),
-    pytest.param(("format",), 5, "shard.format", id="a newer format"),
-    pytest.param(("format",), 3.0, "shard.format", id="a format with a point"),
+    pytest.param(("format",), 3, "shard.format", id="an older format"),
+    pytest.param(("format",), 6, "shard.format", id="a newer format"),
+    pytest.param(("format",), 5.0, "shard.format", id="a format with a point"),
     pytest.param(("upstream",), "crm", "shard.upstream: expected ledger", id="another upstream's shard"),
     pytest.param(("owners",), [], "shard.policies: owners", id="no owner"),
     pytest.param(("zones",), {}, "shard.conditions (when.time)", id="a zone that is not there"),
@@ -422,11 +423,17 @@ SHAPES: list[tuple[list[Any], list[str]]] = [
     (["workload.dag", ["x"], False], ["texts", "flag"]),
     (["workload.task", ["x"], False], ["texts", "flag"]),
     (["workload.environment", ["x"], True], ["texts", "flag"]),
+    (["workload.run_type", ["x"], True], ["texts", "flag"]),
+    (["workload.triggered_by", ["x"], True], ["texts", "flag"]),
     (["workload.tags.none", ["x"], False], ["texts", "flag"]),
     (["target.query.any", "x", ["x"]], ["text", "texts"]),
     (["target.properties.all", "x", ["x"]], ["text", "texts"]),
     (["target.ids", ["x"]], ["texts"]),
     (["when.time", "Europe/Berlin", ["mon"], 60, 120], ["other text", "other texts", "minute", "minute"]),
+    (
+        ["when.time", "Europe/Berlin", ["mon"], 60, 120, [28, -1]],
+        ["other text", "other texts", "minute", "minute", "days"],
+    ),
     (["when.dates", 5, None], ["moment", "moment"]),
     (["when.ip", ["10.0.0.0/8"]], ["other texts"]),
     (["when.country", ["DE"]], ["texts"]),
@@ -439,6 +446,7 @@ FINE: dict[str, list[str]] = {  # the strange values that such a member may have
     "other text": [],
     "flag": ["true"],
     "minute": [],
+    "days": ["[-1]"],
     "moment": ["null"],
 }
 
@@ -453,7 +461,8 @@ def with_row(row: Any) -> tuple[dict[str, Any], str]:
 def test_conditions_of_another_shape_are_refused(row: list[Any], kinds: list[str]) -> None:
     load_shard(json.dumps(with_row(row)[0]), with_row(row)[1])
     where = "shard.conditions ("
-    for wrong in (row[:-1], [*row, None], [*row, ["x"]]):
+    shorter = row[:-1] if len(row) < 6 else row[:-2]  # days of the month may be left out
+    for wrong in (shorter, [*row, None], [*row, ["x"]]):
         assert complaint(*with_row(wrong)).startswith(where)
     for number, kind in enumerate(kinds, 1):
         for value in STRANGE:
@@ -490,6 +499,17 @@ def test_conditions_of_another_shape_are_refused(row: list[Any], kinds: list[str
         pytest.param(["when.time", "Europe/Berlin", ["mon"], 0, 1441], id="to a minute after midnight"),
         pytest.param(["when.time", "Europe/Berlin", ["mon"], 60, 60], id="a window of nothing"),
         pytest.param(["when.time", "Europe/Berlin", ["mon"], 0.0, 60], id="from a minute with a point"),
+        pytest.param(["when.time", "Europe/Berlin", ["mon"], 0, 60, []], id="no days of the month"),
+        pytest.param(["when.time", "Europe/Berlin", ["mon"], 0, 60, [0]], id="the day before the first"),
+        pytest.param(["when.time", "Europe/Berlin", ["mon"], 0, 60, [1, 32]], id="a 32nd of the month"),
+        pytest.param(
+            ["when.time", "Europe/Berlin", ["mon"], 0, 60, [-32]], id="32 days before the month's end"
+        ),
+        pytest.param(
+            ["when.time", "Europe/Berlin", ["mon"], 0, 60, [True]], id="true for a day of the month"
+        ),
+        pytest.param(["when.time", "Europe/Berlin", ["mon"], 0, 60, [1.0]], id="a day with a point"),
+        pytest.param(["when.time", "Europe/Berlin", ["mon"], 0, 60, 28], id="one day outside of a list"),
         pytest.param(["when.dates", 2**53 + 1, None], id="a date past exact numbers"),
         pytest.param(["when.ip", ["10.0.0.0/8", "10.0.0.1/8"]], id="a range with bits behind its prefix"),
         pytest.param(["when.ip", ["example.com"]], id="a name for a range"),
@@ -693,10 +713,10 @@ def test_an_index_that_leaves_one_path_of_many_out_is_refused() -> None:
         pytest.param(canonical(good()).replace("finance@", "\\ud800"), id="a lone surrogate"),
         pytest.param("\ufeff" + canonical(good()), id="a byte order mark"),
         pytest.param(
-            canonical(good()).replace('"format":4', '"format":' + "2" * 5000), id="a number of 5,000 digits"
+            canonical(good()).replace('"format":5', '"format":' + "2" * 5000), id="a number of 5,000 digits"
         ),
         pytest.param(
-            canonical(good()).replace('"format":4', '"format":1e999'), id="a number past all numbers"
+            canonical(good()).replace('"format":5', '"format":1e999'), id="a number past all numbers"
         ),
     ],
 )

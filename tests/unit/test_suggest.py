@@ -321,6 +321,19 @@ def test_calls_by_a_grant_are_not_covered(folder: Path) -> None:
     assert "# Not covered: 1 call: a temporary grant had a part in it." in text
 
 
+def test_calls_that_an_agent_made_for_somebody_are_not_covered(folder: Path) -> None:
+    was = logged.seed(folder / "seed", SEED)
+    exchanged = {"upstream": "ledger", "parents": ["1"], "delegated": True}
+    event = json.loads(logged.event(call("/ledger/v1/entries"), was)) | {"exchanged": exchanged}
+    log = logged.write(folder / "audit.ndjson", [json.dumps(event)])
+    _, text = run("--log", log, folder / "seed")
+    assert "policies: []" in text
+    assert "# Not covered: 1 call: an agent made them for somebody." in text
+    exchanged["delegated"] = False
+    log = logged.write(folder / "audit.ndjson", [json.dumps(event)])
+    assert "policies: []" not in run("--log", log, folder / "seed")[1]
+
+
 def test_calls_with_a_lent_role_are_covered_only_as_the_token_alone_would_make_them(folder: Path) -> None:
     was = logged.seed(folder / "seed", SEED)
     event = json.loads(logged.event(call("/ledger/v1/entries"), was))

@@ -120,6 +120,8 @@ WORKLOAD = filled(
         "dag": one_or(GLOBS),
         "task": one_or(GLOBS),
         "environment": one_or(GLOBS),
+        "run_type": one_or(GLOBS),
+        "triggered_by": one_or(GLOBS),
         "tags": quantified(LINES.filter(lambda tag: "," not in tag and tag == tag.strip())),
     },
     {"attested": st.booleans()},
@@ -140,8 +142,15 @@ OF_RESOURCES = mapping(
     {"resource": one_or(st.sampled_from(["todo", "a:b", "12", "true"])), "actions": some(LINES)},
     {"ids": some(LINES), "properties": apart(quantified(VALUES, property=LINES), "property")},
 )
+MONTH_DAYS = st.sampled_from([1, 15, 31, -1, "-5", "28-31", "last", "last 3", "-9--4", "2-30"])
 TIME = filled(
-    {"days": SPANS | some(SPANS), "from": CLOCK, "to": CLOCK | st.just("24:00")}, {"zone": ZONES}
+    {
+        "days": SPANS | some(SPANS),
+        "month_days": MONTH_DAYS | some(MONTH_DAYS),
+        "from": CLOCK,
+        "to": CLOCK | st.just("24:00"),
+    },
+    {"zone": ZONES},
 ).filter(lambda time: time.get("from") != time.get("to") or "from" not in time)
 SPAN = mapping({"from": MOMENTS, "until": LATER}, {"zone": ZONES}) | filled(
     {"from": DATES, "until": DATES}, {"zone": ZONES}
@@ -231,11 +240,31 @@ ASKING = mapping(
     },
     {"obligations": st.just({"rate_limit": {"limit": 60, "per": "minute", "by": "subject"}})},
 )
-POLICIES = policies(OF_CALLS, EQUAL) | policies(OF_RESOURCES, EQUAL_OF_RESOURCES) | ASKING
+EXCHANGING = mapping(
+    {
+        "description": st.just("d"),
+        "owner": LINES,
+        "effect": st.just("permit"),
+        "subject": SUBJECT,
+        "target": st.just({"upstream": "-", "methods": ["POST"], "paths": ["/token"]}),
+        "exchange": mapping(
+            {"upstreams": one_or(st.sampled_from(["ledger", "crm"]))},
+            {
+                "roles": one_or(NAMES),
+                "lifetime": st.sampled_from(["1s", "90s", "5m", "10m"]),
+                "bound": st.booleans(),
+            },
+        ),
+    },
+    {"workload": WORKLOAD, "when": when(EQUAL.filter(lambda pair: "query.account" not in pair))},
+)
+POLICIES = policies(OF_CALLS, EQUAL) | policies(OF_RESOURCES, EQUAL_OF_RESOURCES) | ASKING | EXCHANGING
 
 
 def vouched(policy: dict[str, Any]) -> dict[str, Any]:
-    """With `attested` where a permit compares the workload and doesn't say it."""
+    """With `attested` where a permit compares the workload and doesn't say it, or where only a token says it."""
+    if not {"run_type", "triggered_by"}.isdisjoint(policy.get("workload", {})):
+        return {**policy, "workload": {**policy["workload"], "attested": True}}
     if policy["effect"] == "permit" and "workload." in json.dumps(policy.get("when", {})):
         return {**policy, "workload": {"attested": True, **policy.get("workload", {})}}
     return policy

@@ -318,7 +318,7 @@ def test_the_gate_takes_no_host_that_policy_may_not_name(host: str, kind: str) -
     """Its own check is the last word; it says what the command says."""
     usual = {"base": f"https://{host}", "owner": "o"}
     document = {
-        "format": 4, "issuers": {}, "roles": {}, "claims": [], "shards": {}, "zones_until": None,
+        "format": 5, "issuers": {}, "roles": {}, "claims": [], "shards": {}, "zones_until": None,
         "upstreams": {"x": upstreams.upstream(usual)},
     }  # fmt: skip
     if kind in ("private", "odd"):
@@ -334,7 +334,7 @@ def test_the_gate_takes_every_address_that_policy_may_name(ip: IPv4Address | IPv
     url = f"https://{host}"
     if not address(url) and not private_address(url):
         document = {
-            "format": 4, "issuers": {}, "roles": {}, "claims": [], "shards": {}, "zones_until": None,
+            "format": 5, "issuers": {}, "roles": {}, "claims": [], "shards": {}, "zones_until": None,
             "upstreams": {"x": upstreams.upstream({"base": url, "owner": "o"})},
         }  # fmt: skip
         assert load_bundle(json.dumps(document)).upstreams["x"].base == url
