@@ -1,4 +1,4 @@
-"""`airgate revoke`: shut out a token, a subject, a DAG, a run or an issuer, at once and for a time."""
+"""`airgate revoke`: shut out a token, session, subject, DAG, task, run or issuer, at once and for a time."""
 
 import shlex
 import sys
@@ -43,7 +43,7 @@ STANDARD_INPUT = "-"
 SKEW = 300  # seconds that a gate may go on accepting a token after its `exp`
 TERMINAL_LINE = 4095  # characters that a terminal hands over at once
 LONG = 30 * 86_400  # seconds; from here on policy is the better place
-CONTEXT = ("dag", "run")
+CONTEXT = {"dag": "DAG", "task": "task", "run": "run"}
 
 app = typer.Typer(
     invoke_without_command=True,
@@ -66,7 +66,11 @@ def revoke(
     dag: Annotated[
         str, typer.Option(metavar="DAG", help="A DAG. Give --subject too, where no token says it.")
     ] = "",
+    task: Annotated[str, typer.Option(metavar="TASK", help="A task, of --dag; as that.")] = "",
     run: Annotated[str, typer.Option(metavar="RUN", help="A DAG run; as --dag.")] = "",
+    session: Annotated[
+        str, typer.Option(metavar="SID", help="One session, a try of a task, say: `sid` of its tokens.")
+    ] = "",
     request_id: Annotated[
         str, typer.Option(metavar="ID", help="The token of a request in the audit log (--log).")
     ] = "",
@@ -82,7 +86,7 @@ def revoke(
     key: KeyOption = None,
     yes: YesOption = False,
 ) -> None:
-    """Shut out a token, a subject, a DAG, a run or an issuer, at once and for a time.
+    """Shut out a token, session, subject, DAG, task, run or issuer, at once and for a time.
 
     Of several that are given, all must match a call. No signature is needed; with a key (--key, AIRGATE_KEY) it's
     signed, and the record proves who it was.
@@ -94,7 +98,9 @@ def revoke(
             token_id,
             token,
             dag,
+            task,
             run,
+            session,
             request_id,
             for_,
             until,
@@ -110,7 +116,8 @@ def revoke(
     try:
         refuse_no_reason(reason)
         now = time.time()
-        match = {"token_id": token_id, "issuer": issuer, "subject": subject, "dag": dag, "run": run}
+        match = {"token_id": token_id, "session": session, "issuer": issuer, "subject": subject}
+        match |= {"dag": dag, "task": task, "run": run}
         match = {name: value for name, value in match.items() if value}
         end = end_of(for_, until, int(now))
         at = open_environment(env)
@@ -122,7 +129,7 @@ def revoke(
             _from_log(request_id, log, at.name, match)
         if not match:
             raise ActInvalid(
-                "Say what: --subject, --token-id, --token -, --dag, --run, --issuer or --request-id."
+                "Say what: --subject, --token-id, --token -, --session, --dag, --task, --run, --issuer or --request-id."
             )
         if end is None:
             raise ActInvalid("Say for how long: --for 4h, or --until 2026-11-22T08:00+01:00.")
@@ -221,12 +228,14 @@ def _words(match: Mapping[str, str]) -> str:
     words = ["calls"]
     if "token_id" in shown:
         words.append(f"with the token {shown['token_id']}")
+    if "session" in shown:
+        words.append(f"for the session {shown['session']}")
     issuer = f"issuer {shown['issuer']}" if "issuer" in shown else ""
     if "subject" in shown:
         words.append(f"of {shown['subject']}" + (f" ({issuer})" if issuer else ", whatever the issuer,"))
     elif issuer:
-        words.append(f"of everybody ({issuer})")
-    words += [f"in {what} {shown[name]}" for name, what in (("dag", "DAG"), ("run", "run")) if name in shown]
+        words.append(f"({issuer})" if "session" in shown else f"of everybody ({issuer})")
+    words += [f"in {what} {shown[name]}" for name, what in CONTEXT.items() if name in shown]
     return " ".join(words).rstrip(",")
 
 
@@ -303,13 +312,13 @@ def _option(name: str, value: object) -> str:
 
 
 def _look_up(env: Environment, match: dict[str, str]) -> list[str]:
-    """Put the issuer's id in place of its `iss`, and say what a match on a DAG or a run is worth.
+    """Put the issuer's id in place of its `iss`, and say what a match on a session, a DAG, a task or a run is worth.
 
     Raises ActInvalid when it would match nothing.
     """
     context = [name for name in CONTEXT if name in match]
     if not context and "issuer" not in match:
-        return [_NEW_TOKEN] if match.keys() == {"token_id"} else []
+        return _again(match)
     progress("Reading the policy in force …")
     try:
         policy = InForce.read(env)
@@ -321,7 +330,7 @@ def _look_up(env: Environment, match: dict[str, str]) -> list[str]:
                 ) from None
             del match["issuer"]
         return [f"The policy in force can't be read, so nothing was looked up in it: {error}"]
-    notes = [_NEW_TOKEN] if "token_id" in match else []
+    notes = _again(match)
     if "issuer" in match:
         match["issuer"] = _issuer(policy, match["issuer"])
     if context:
@@ -342,8 +351,9 @@ def _issuer(policy: InForce, named: str) -> str:
 
 
 def _worth(policy: InForce, match: Mapping[str, str], context: list[str]) -> list[str]:
-    """What is to be known of a revocation of a DAG or a run. Raises ActInvalid when it would match nothing."""
-    what = either("DAG" if name == "dag" else "run" for name in context)
+    """What is to be known of a revocation of a DAG, a task or a run. Raises ActInvalid when it would match nothing."""
+    what = either(CONTEXT[name] for name in context)
+    options = " and ".join(f"--{name}" for name in context)
     attesting = set.intersection(*[set(policy.attests(name)) for name in context])
     asked = {match["issuer"]} if "issuer" in match else set(policy.issuers)
     if "subject" in match:
@@ -351,13 +361,13 @@ def _worth(policy: InForce, match: Mapping[str, str], context: list[str]) -> lis
             return []
         return [
             f"The {what} is what the caller says: whoever holds the token can say another. A caller that wants to get\n"
-            "round this can; to shut it out for certain, leave the DAG and the run away."
+            f"round this can; to shut it out for certain, leave {options} away."
         ]
     if not asked & attesting:
         raise ActInvalid(
             f"This would match nothing: no token of {either(sorted(asked))} says its {what}, and what a caller says\n"
             f"of itself counts only together with its subject. Add --subject: whose tokens the {what} uses stands as\n"
-            "`subject` in the audit log. Or shut that subject out as a whole, without --dag and --run."
+            f"`subject` in the audit log. Or shut that subject out as a whole, without {options}."
         )
     return [
         f"Only tokens that say their {what} are hit: those of {either(sorted(asked & attesting))}."
@@ -365,6 +375,17 @@ def _worth(policy: InForce, match: Mapping[str, str], context: list[str]) -> lis
     ]
 
 
+def _again(match: Mapping[str, str]) -> list[str]:
+    """What goes on by another token, or for another session."""
+    notes = [_NEW_TOKEN] if "token_id" in match else []
+    notes += [_NEW_SESSION] if "session" in match else []
+    return notes + ([_EVERY_DAG] if "task" in match and not {"dag", "run"} & match.keys() else [])
+
+
+_NEW_SESSION = (
+    "A session is one try of one task, say: the next try has another. To shut all out: --dag and --task."
+)
+_EVERY_DAG = "Other DAGs may have a task of that name: add --dag where one DAG's is meant."
 _NEW_TOKEN = (
     "Whoever can get a token can get another: shut out the subject too, or change its password or key."
 )

@@ -1,9 +1,10 @@
 """Acts: what changes access at once and for a time, without a new policy.
 
-A revocation refuses tokens, subjects, DAGs, runs or an issuer; a grant lends a role or a permit. A lift takes a
-revocation back, an end a grant. They are sets, so their order says nothing: revocations less those lifted, grants less
-those ended, each of them only in its time. What opens something, a grant or a lift, is signed by an operator's key;
-what closes something need not be. An act is known by the hash of its text, so it can't be altered in place.
+A revocation refuses tokens, sessions, subjects, DAGs, tasks, runs or an issuer; a grant lends a role or a permit. A
+lift takes a revocation back, an end a grant. They are sets, so their order says nothing: revocations less those lifted,
+grants less those ended, each of them only in its time. What opens something, a grant or a lift, is signed by an
+operator's key; what closes something need not be. An act is known by the hash of its text, so it can't be altered in
+place.
 
 A grant never overrides a forbid: forbids are asked with and without what it lends, and either refuses.
 """
@@ -22,8 +23,8 @@ LIMIT = 2048  # bytes of an act
 MOST = 10_000  # acts that are not over, in one isolate
 LONGEST = 512  # characters of a subject, a token's id, a reason
 LONGEST_GRANT = 7 * 86_400  # seconds
-MATCHED = ("token_id", "issuer", "subject", "dag", "run")
-_WORKLOAD = ("dag", "run")
+MATCHED = ("token_id", "session", "issuer", "subject", "dag", "task", "run")
+_WORKLOAD = ("dag", "task", "run")
 _EVERYTHING = frozenset(MATCHED)
 
 
@@ -163,15 +164,34 @@ class Access:
         if not self.revocations:
             return None
         identity, workload = caller.identity, caller.workload
-        held = {("issuer", identity.issuer), ("subject", identity.subject)}
-        if identity.actor is not None:
-            held.add(("subject", identity.actor))
+        held: set[tuple[str, str]] = set()
         if identity.token_id is not None:
             held.add(("token_id", identity.token_id))
+        if identity.session is not None:
+            held.add(("session", identity.session))
         for name in _WORKLOAD:
             fact = workload.get(name)
             if fact is not None and isinstance(fact.value, str):
                 held.add((name, fact.value))
+        parties = [{("issuer", identity.issuer), ("subject", identity.subject)}]
+        exchanged = identity.exchanged
+        if exchanged is not None:
+            held.update([("token_id", parent) for parent in exchanged.parents])
+            for name, alone in exchanged.alone:
+                if (found := self.revoked(alone, now, told)) is not None:
+                    return found
+                if name == "actor":  # of an issuer of its own, and here at work for the subject's task
+                    parties.append({("issuer", alone.identity.issuer), ("subject", alone.identity.subject)})
+        if identity.actor is not None and len(parties) == 1:
+            parties[0].add(("subject", identity.actor))
+        for party in parties:
+            if (found := self._hit(held | party, workload, now, told)) is not None:
+                return found
+        return None
+
+    def _hit(
+        self, held: set[tuple[str, str]], workload: dict[str, Fact], now: float, told: bool
+    ) -> Act | None:
         for pair in sorted(held, key=_sharpness):  # the same one everywhere, and the one that says most
             for one in self._by_match.get(pair, ()):
                 if now < one.until and held.issuperset(one.match) and (told or _counts(one, workload)):
@@ -212,7 +232,7 @@ class Access:
         return list(self._acts.values())
 
 
-_ORDER = ("token_id", "run", "subject", "dag", "issuer")
+_ORDER = ("token_id", "session", "run", "subject", "task", "dag", "issuer")
 
 
 def _sharpness(pair: tuple[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""An isolate's view of D1: the head of the ledger and the acts, how old that is, and what of it counts.
+"""An isolate's view of D1: the head of the ledger, the acts, ended sessions, how old that is, and what of it counts.
 
 From `refresh` seconds on it is read again in the background, from `wait` on before deciding. While D1 is away it is
 used until it is `stale`: then the gate can't tell what has been revoked, and refuses.
@@ -14,13 +14,14 @@ import ledger
 from access import Access, Act, act_id, load_act
 from bundle import Pointer
 from keys import Verify
-from ledger import PAGE, load_pointer
+from ledger import FEW, MANY, PAGE, load_pointer
 from pseudonym import PLAIN, Names
+from sessions import Sessions
 from trust import ACT, GRANT, POINTER, PUBLISH, VARIABLE, Signed, Trusted, Untrusted, read_trusted, signer
 
 GATE = "GATE"
 UNNAMED = "airgate"  # a gate without the variable
-MOST_PAGES = 50  # of acts, in one reading
+MOST_PAGES = 50  # of acts, in one reading, and as many of ended sessions
 MOST_REFUSED = 1000  # documents remembered, so that each is looked at once
 RECENT = 3600.0  # seconds
 MOST_TOLD = 20  # acts of one reading, in the log: a request's lines are limited
@@ -96,6 +97,12 @@ def read_keys(secret: Secret) -> Trusted | None:
         raise ValueError(f"{VARIABLE}: {error}") from None
 
 
+def _forgotten(known: tuple[int, str, int], told: ledger.Sessions, now: float) -> bool:
+    """Whether D1 has lost the newest ended session that is known, though it was not yet to be forgotten."""
+    number, session, until = known
+    return number > 0 and told.at != session and (told.at is not None or now < until)
+
+
 class View:
     """What one isolate knows of D1."""
 
@@ -104,6 +111,7 @@ class View:
         self.gate = UNNAMED
         self.trusted: Trusted | None = None
         self.access = Access()
+        self.sessions = Sessions()
         self.names: Names = PLAIN
         self.read_at = -math.inf  # when the reading that succeeded last began
         self.asked_at = -math.inf
@@ -113,11 +121,17 @@ class View:
         self._configured = False
         self._remembered = False  # whether the copies in KV have been looked at
         self._last = (0, "")  # number and id of the newest act that is known
+        self._ended = (0, "", 0)  # number, session and end of the newest ended session that is
         self._head: _Head | None = None  # the last one that was believed
 
     def fresh(self, now: float) -> bool:
         """Whether nothing is to be done before deciding, nor behind the answer."""
         age = now - self.read_at
+        if age < -self.ages.wait:
+            # The clock was ahead: nobody knows how old this is, nor what was dropped too early.
+            self.read_at = self.asked_at = self.failed_at = self.deferred_at = -math.inf
+            self._ended = (0, "", 0)
+            return False
         return age <= self.ages.refresh or (
             age <= self.ages.wait and now - self.asked_at <= self.ages.refresh
         )
@@ -133,6 +147,7 @@ class View:
             "revocations": self.access.revocations,
             "grants": self.access.grants,
             "refused": len(self._refused),
+            "sessions": self.sessions.report(now),
         }
 
     def configure(self, store: Store) -> None:
@@ -152,16 +167,21 @@ class View:
         begun = store.now()
         end = begun + timeout
         after, before = self._last, self._head  # others may read at the same time
+        # What was dropped while a clock was ahead may not be over: it is read anew.
+        since = self._ended if begun >= self.read_at else (0, "", 0)
         copy: Signed | None = None
         copied: list[Signed] = []
         if not self._remembered:  # before D1, which then can't be behind them
             if self.trusted is not None:  # without a signature this copy says nothing
                 copy = ledger.read_head(await store.kv(ledger.HEAD, timeout))
             copied = ledger.read_acts(await store.kv(ledger.ACTS, max(0.05, end - store.now())))
-        view = await self._view(store, after[0], begun, max(0.05, end - store.now()))
-        if after[0] and view.at != after[1]:  # rows were lost: those that are there may be new
-            view = await self._view(store, 0, begun, max(0.05, end - store.now()))
-        rows, pages = view.heads, 1
+        view = await self._view(store, after[0], since[0], begun, end)
+        lost = bool(after[0] and view.at != after[1])  # rows were lost: those that are there may be new
+        forgotten = view.sessions is not None and _forgotten(since, view.sessions, begun)
+        if lost or forgotten:
+            after, since = (0, "") if lost else after, (0, "", 0) if forgotten else since
+            view = await self._view(store, after[0], since[0], begun, end)
+        rows, ended, pages = view.heads, view.sessions, 1
         await self._learn([signed for _, signed in view.acts], store)
         while len(view.acts) == PAGE:  # what is known by then stays known, should time run out
             number, signed = view.acts[-1]
@@ -169,17 +189,50 @@ class View:
             pages += 1
             if pages > MOST_PAGES:
                 raise ValueError(f"D1 holds more than {MOST_PAGES * PAGE} acts that are not over")
-            view = await self._view(store, number, begun, max(0.05, end - store.now()))
+            view = await self._view(store, number, since[0], begun, end)
             await self._learn([signed for _, signed in view.acts], store)
         await self._learn(copied, store)
         self._last = view.last
+        await self._learn_sessions(ended, store, begun, end)
         self._remembered = True
         if not begun <= self.read_at <= store.now():  # a clock that was ahead is not believed for long
             self.read_at = begun
         return await self._newest(rows, copy, before, store)
 
-    async def _view(self, store: Store, after: int, now: float, timeout: float) -> ledger.View:
-        return ledger.read_view(await store.database(ledger.VIEW, (after, int(now)), timeout))
+    async def _view(self, store: Store, after: int, since: int, now: float, end: float) -> ledger.View:
+        """Acts above one number and ended sessions above another. Raises OSError and ValueError."""
+        values = (after, int(now), since)
+        try:
+            text = await store.database(ledger.VIEW, values, max(0.05, end - store.now()))
+        except OSError as error:
+            if ledger.NO_SESSIONS not in str(error):
+                raise
+            # The Worker was uploaded before its migration: what it did until then it does without that.
+            text = await store.database(ledger.WITHOUT_SESSIONS, values[:2], max(0.05, end - store.now()))
+        return ledger.read_view(text)
+
+    async def _learn_sessions(
+        self, told: ledger.Sessions | None, store: Store, now: float, end: float
+    ) -> None:
+        """Take in ended sessions, page by page. Raises OSError and ValueError: what is known by then stays known.
+
+        What was whole before stays so while this goes on: it gets no older by that than by any other reading.
+        """
+        sessions, asked, pages = self.sessions, FEW, 1
+        sessions.missing = told is None
+        while told is not None:
+            sessions.add(told.rows, now)
+            if len(told.rows) < asked:
+                sessions.whole, self._ended = True, told.last
+                return
+            row = told.rows[-1]
+            self._ended = row.number, row.session, row.until
+            if pages == MOST_PAGES:
+                sessions.whole = False
+                return  # the next reading goes on from there
+            asked, pages = MANY, pages + 1
+            values = (0, int(now), row.number)
+            told = ledger.read_more(await store.database(ledger.MORE, values, max(0.05, end - store.now())))
 
     async def _learn(self, documents: Iterable[Signed], store: Store) -> None:
         """Take in acts that count. Raises ValueError when there are too many."""

@@ -17,7 +17,7 @@ from bundle import Pointer
 from trust import Trusted, read_trusted
 from view import View
 
-MIGRATION = Path(__file__).resolve().parents[2] / "migrations" / "0001_ledger.sql"
+MIGRATIONS = sorted((Path(__file__).resolve().parents[2] / "migrations").glob("*.sql"))
 NOW = 1_800_000_000.0
 
 
@@ -36,7 +36,8 @@ class Stores:
         self.kv: dict[str, str] = {}
         self.database = sqlite3.connect(":memory:", check_same_thread=False)
         self.database.row_factory = sqlite3.Row
-        self.database.executescript(MIGRATION.read_text("utf-8"))
+        for migration in MIGRATIONS:
+            self.database.executescript(migration.read_text("utf-8"))
         self.writes: list[str] = []
         self.reads: list[str] = []
         self.breaks_at: int | None = None

@@ -87,10 +87,12 @@ def test_what_is_read_of_a_lift_and_of_an_end() -> None:
 ACCEPTED = [
     *[
         pytest.param(revocation(match={name: "x"}), id=f"a revocation of a {name} alone")
-        for name in ("token_id", "issuer", "subject", "dag", "run")
+        for name in ("token_id", "session", "issuer", "subject", "dag", "task", "run")
     ],
     pytest.param(
-        revocation(match=dict.fromkeys(("token_id", "issuer", "subject", "dag", "run"), "x")),
+        revocation(
+            match=dict.fromkeys(("token_id", "session", "issuer", "subject", "dag", "task", "run"), "x")
+        ),
         id="a revocation of all of them together",
     ),
     pytest.param(revocation(match={"subject": "x" * LONGEST}), id="the longest subject"),
@@ -166,9 +168,11 @@ def wrong() -> list[Any]:
             "revoke",
             revocation(),
             "match",
-            [{}, {"role": "x"}, {"subject": "x", "task": "y"}, *[{"subject": value} for value in TEXTS]],
+            [{}, {"role": "x"}, {"subject": "x", "try": "y"}, *[{"subject": value} for value in TEXTS]],
         ),
         ("revoke", revocation(), "match", [{"token_id": value} for value in TEXTS]),
+        ("revoke", revocation(), "match", [{"session": value} for value in TEXTS]),
+        ("revoke", revocation(), "match", [{"dag": "x", "task": value} for value in TEXTS]),
         ("revoke", revocation(), "match", [{"subject": "x", "dag": value} for value in TEXTS]),
         (
             "grant",
@@ -255,6 +259,7 @@ def identity(
     *,
     issuer: str = "company",
     token_id: str | None = None,
+    session: str | None = None,
     actor: str | None = None,
     unknown: str = "",
 ) -> Identity:
@@ -268,6 +273,7 @@ def identity(
         frozenset(unknown.split()),
         actor=actor,
         token_id=token_id,
+        session=session,
     )
 
 
@@ -419,7 +425,8 @@ def test_what_is_known_is_known_by_its_id() -> None:
 
 # Whom a revocation hits.
 
-WHO = identity("etl", token_id="t-1")
+WHO = identity("etl", token_id="t-1", session="s-1")
+TASK_SAID, TASK_PROVED = ("publish", False), ("publish", True)
 SAID, PROVED = ("close", False), ("close", True)
 RUN_SAID, RUN_PROVED = ("run-1", False), ("run-1", True)
 
@@ -431,6 +438,27 @@ RUN_SAID, RUN_PROVED = ("run-1", False), ("run-1", True)
         pytest.param({"token_id": "t-2"}, caller(WHO), False, id="another token"),
         pytest.param({"token_id": "t-1"}, caller(identity("etl")), False, id="a token without an id"),
         pytest.param({"token_id": "etl"}, caller(WHO), False, id="a token's id is no subject"),
+        pytest.param({"session": "s-1"}, caller(WHO), True, id="a session: all tokens of it"),
+        pytest.param({"session": "s-2"}, caller(WHO), False, id="another session"),
+        pytest.param({"session": "t-1"}, caller(WHO), False, id="a token's id is no session's"),
+        pytest.param({"session": "s-1"}, caller(identity("etl")), False, id="a token for no session"),
+        pytest.param({"session": "s-1", "issuer": "partner"}, caller(WHO), False, id="another issuer's session"),
+        pytest.param({"session": "s-1", "issuer": "company"}, caller(WHO), True, id="an issuer's session"),
+        pytest.param({"session": "s-1", "dag": "close"}, caller(WHO, dag=SAID), False, id="a session, and a DAG said"),
+        pytest.param({"task": "publish"}, caller(WHO, task=TASK_PROVED), True, id="a task, attested"),
+        pytest.param({"task": "publish"}, caller(WHO, task=TASK_SAID), False, id="a task that the caller only says"),
+        pytest.param(
+            {"task": "publish", "subject": "etl"}, caller(WHO, task=TASK_SAID), True, id="a task said by the subject"
+        ),
+        pytest.param(
+            {"task": "publish", "dag": "close"}, caller(WHO, task=TASK_PROVED, dag=PROVED), True, id="a DAG's task"
+        ),
+        pytest.param(
+            {"task": "publish", "dag": "open"}, caller(WHO, task=TASK_PROVED, dag=PROVED), False, id="of another DAG"
+        ),
+        pytest.param(
+            {"task": "publish", "dag": "close"}, caller(WHO, task=TASK_SAID, dag=PROVED), False, id="a task only said"
+        ),
         pytest.param({"subject": "etl"}, caller(WHO), True, id="a subject"),
         pytest.param({"subject": "ETL"}, caller(WHO), False, id="a subject in capitals"),
         pytest.param({"subject": "et"}, caller(WHO), False, id="the beginning of a subject"),
@@ -500,9 +528,10 @@ def test_whom_a_revocation_hits(match: dict[str, str], who: Caller, hit: bool) -
 
 def test_of_several_the_one_that_says_most_is_named() -> None:
     """Whatever the isolate: or a caller would be told now that its token is revoked, and now that it is itself."""
-    sharp = ["token_id", "run", "subject", "dag", "issuer"]
+    sharp = ["token_id", "session", "run", "subject", "task", "dag", "issuer"]
     held = {"token_id": "t-1", "run": "run-1", "subject": "etl", "dag": "close", "issuer": "company"}
-    who = caller(WHO, dag=PROVED, run=RUN_PROVED)
+    held |= {"session": "s-1", "task": "publish"}
+    who = caller(WHO, dag=PROVED, run=RUN_PROVED, task=TASK_PROVED)
     for number in range(len(sharp)):
         documents = [revocation(match={name: held[name]}) for name in sharp[number:]]
         for order in (documents, documents[::-1]):

@@ -15,12 +15,15 @@ from ledger import (
     LIMIT,
     PAGE,
     VIEW_LIMIT,
+    Sessions,
     View,
     load_pointer,
     read_acts,
     read_head,
+    read_more,
     read_view,
 )
+from sessions import Ended
 from trust import Signed
 
 TEXT = "{}"
@@ -119,6 +122,7 @@ def told(**changes: Any) -> str:
         "acts": [[3, "a", "", ""], [7, "b", "k", "s"]],
         "at": None,
         "last": [9, "id"],
+        "sessions": {"rows": [[4, "i", "s", "ended", 7]], "at": None, "last": [5, "t", 8]},
         **changes,
     }
     return json.dumps({name: value for name, value in whole.items() if value is not ABSENT})
@@ -130,8 +134,19 @@ def test_what_d1_tells_is_read() -> None:
         [(3, Signed("a", "", "")), (7, Signed("b", "k", "s"))],
         None,
         (9, "id"),
+        Sessions([Ended(4, "i", "s", "ended", 7)], None, (5, "t", 8)),
     )
-    assert read_view(told(heads=[], acts=[], at="x", last=None)) == View([], [], "x", (0, ""))
+    nothing = {"rows": [], "at": "t", "last": None}
+    assert read_view(told(heads=[], acts=[], at="x", last=None, sessions=nothing)) == View(
+        [], [], "x", (0, ""), Sessions([], "t", (0, "", 0))
+    )
+    assert read_view(told(sessions=None)).sessions is None
+
+
+def ending(**changes: Any) -> dict[str, Any]:
+    """What D1 tells of sessions, with changes."""
+    whole = {"rows": [[4, "i", "s", "ended", 7]], "at": None, "last": [5, "t", 8], **changes}
+    return {name: value for name, value in whole.items() if value is not ABSENT}
 
 
 VIEWS = [
@@ -180,10 +195,45 @@ VIEWS = [
     pytest.param(told(last=[True, "id"]), id="a last one that is true"),
     pytest.param(told(last=[9, "id", 1]), id="a last one with more"),
     pytest.param(told(more=1), id="more than is known"),
+    pytest.param(told(sessions=ABSENT), id="no sessions"),
+    pytest.param(told(sessions=[]), id="sessions that are a list"),
+    pytest.param(told(sessions=ending(rows=ABSENT)), id="sessions without rows"),
+    pytest.param(told(sessions=ending(rows=None)), id="rows of sessions that are null"),
+    pytest.param(told(sessions=ending(rows=[[4, "i", "s", "ended"]])), id="a session without an end"),
+    pytest.param(told(sessions=ending(rows=[[4, "i", "s", "ended", 7, 1]])), id="a session with more"),
+    pytest.param(
+        told(sessions=ending(rows=[["4", "i", "s", "ended", 7]])), id="a session's number that is a text"
+    ),
+    pytest.param(
+        told(sessions=ending(rows=[[True, "i", "s", "ended", 7]])), id="a session's number that is true"
+    ),
+    pytest.param(told(sessions=ending(rows=[[4, None, "s", "ended", 7]])), id="a session of nobody"),
+    pytest.param(told(sessions=ending(rows=[[4, "i", 3, "ended", 7]])), id="a session that is a number"),
+    pytest.param(told(sessions=ending(rows=[[4, "i", "s", None, 7]])), id="a session without a result"),
+    pytest.param(
+        told(sessions=ending(rows=[[4, "i", "s", "ended", 7.5]])), id="a session's end with a point"
+    ),
+    pytest.param(
+        told(sessions=ending(rows=[[4, "i", "s", "ended", True]])), id="a session's end that is true"
+    ),
+    pytest.param(told(sessions=ending(at=ABSENT)), id="sessions: not what was asked about"),
+    pytest.param(told(sessions=ending(at=5)), id="sessions: a number for a session"),
+    pytest.param(told(sessions=ending(last=ABSENT)), id="no last session"),
+    pytest.param(told(sessions=ending(last=[5, "t"])), id="a last session without its end"),
+    pytest.param(told(sessions=ending(last=[5, None, 8])), id="a last session that is null"),
+    pytest.param(told(sessions=ending(last=[True, "t", 8])), id="a last session whose number is true"),
+    pytest.param(told(sessions=ending(more=1)), id="more of sessions than is known"),
     pytest.param(told(heads=[[8, "x" * VIEW_LIMIT, "", ""]]), id="too long"),
     pytest.param(told(acts=[[3, [["a"]], "", ""]]), id="too deep"),
     pytest.param(told().replace('"last"', '"at": null, "last"'), id="a name twice"),
 ]
+
+
+@pytest.mark.parametrize("value", [None, "", "null", "[]", {}, ending(rows=7), ending(last=7)], ids=str)
+def test_what_d1_tells_of_sessions_alone_is_read_or_refused(value: Any) -> None:
+    assert read_more(json.dumps(ending())).last == (5, "t", 8)
+    with pytest.raises(ValueError, match=r"."):
+        read_more(json.dumps(value) if isinstance(value, dict) else value)
 
 
 @pytest.mark.parametrize("text", VIEWS)
@@ -285,7 +335,10 @@ def test_a_copy_of_the_acts_that_cannot_be_read_is_empty(text: str | None) -> No
         lambda inner: (
             st.lists(inner, max_size=4)
             | st.dictionaries(
-                st.sampled_from(["heads", "acts", "at", "last", "document", "key", "signature"]), inner
+                st.sampled_from(
+                    ["heads", "acts", "at", "last", "sessions", "rows", "document", "key", "signature"]
+                ),
+                inner,
             )
         ),
         max_leaves=12,
@@ -295,7 +348,7 @@ def test_whatever_a_store_tells_it_is_read_or_refused(value: Any) -> None:
     text = json.dumps(value)
     read_head(text)
     read_acts(text)
-    for reader in (read_view, load_pointer):
+    for reader in (read_view, read_more, load_pointer):
         try:
             reader(text)
         except ValueError:

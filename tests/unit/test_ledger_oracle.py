@@ -9,21 +9,57 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from world import NOW, ROWS, World, canonical, digest, entry, revocation, run, signed, undoing
+from world import (
+    ISSUER,
+    NOW,
+    ROWS,
+    World,
+    canonical,
+    digest,
+    document,
+    entry,
+    revocation,
+    run,
+    signed,
+    undoing,
+)
 
 from access import LIMIT as ACT_LIMIT
 from access import act_id, load_act
+from bundle import load_bundle
 from dpop import PAST, SLOT, Proof, claim_everywhere, forget
 from keys import read_key
-from ledger import LIMIT, PAGE, VIEW, View, load_pointer, read_view
+from ledger import (
+    FEW,
+    LIMIT,
+    MANY,
+    MORE,
+    NO_SESSIONS,
+    PAGE,
+    VIEW,
+    WITHOUT_SESSIONS,
+    Sessions,
+    View,
+    load_pointer,
+    read_more,
+    read_view,
+)
 from model import Denied, Reason
+from secevent import _FORGET as FORGET_SESSIONS
+from secevent import _INSERT as TELL
+from secevent import KEPT, note
+from secevent import Ended as Ending
+from secevent import forget as forget_sessions
+from sessions import Ended
+from sessions import Sessions as Known
 from state import State
 from trust import Signed
 
 from world import ED25519  # isort: skip
 
-TABLES = Path(__file__).resolve().parents[2] / "migrations" / "0001_ledger.sql"
+TABLES = sorted((Path(__file__).resolve().parents[2] / "migrations").glob("*.sql"))
 LATER = int(NOW) + 3600
+NONE = Sessions([], None, (0, "", 0))
 
 
 class Lite:
@@ -31,7 +67,8 @@ class Lite:
 
     def __init__(self) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        self.connection.executescript(TABLES.read_text("utf-8"))
+        for tables in TABLES:
+            self.connection.executescript(tables.read_text("utf-8"))
 
     async def database(self, sql: str, values: tuple[int | str, ...], timeout: float) -> str | None:
         cursor = self.connection.execute(sql, values)
@@ -42,8 +79,17 @@ class Lite:
         cursor.close()
         return None if row is None else row[0]
 
-    def view(self, after: int = 0, now: float = NOW) -> View:
-        return read_view(run(self.database(VIEW, (after, int(now)), 1.0)))
+    def view(self, after: int = 0, now: float = NOW, since: int = 0) -> View:
+        return read_view(run(self.database(VIEW, (after, int(now), since), 1.0)))
+
+    def more(self, since: int, now: float = NOW) -> Sessions:
+        return read_more(run(self.database(MORE, (0, int(now), since), 1.0)))
+
+    def end(self, session: str, *, until: int = LATER, issuer: str = ISSUER, result: str = "ended") -> None:
+        self.connection.execute(
+            "INSERT INTO sessions (issuer, session, result, until) VALUES (?, ?, ?, ?)",
+            (issuer, session, result, until),
+        )
 
     def point(self, sequence: int, *row: str) -> None:
         self.connection.execute("INSERT INTO pointers VALUES (?, ?, ?, ?)", (sequence, *row))
@@ -71,7 +117,8 @@ def revoke(number: int, **changes: Any) -> str:
 
 
 def test_empty_tables_tell_of_nothing(lite: Lite) -> None:
-    assert lite.view() == lite.view(7) == View([], [], None, (0, ""))
+    assert lite.view() == lite.view(7) == lite.view(0, NOW, 7) == View([], [], None, (0, ""), NONE)
+    assert lite.more(0) == lite.more(7) == NONE
 
 
 def test_the_head_is_the_row_with_the_highest_number(lite: Lite) -> None:
@@ -129,7 +176,7 @@ def test_what_is_stored_is_told_character_by_character(lite: Lite, text: str) ->
     lite.point(1, text, text, text)
     lite.act(text, key=text, signature=text)
     assert lite.view() == View(
-        [(1, Signed(text, text, text))], [(1, Signed(text, text, text))], None, (1, act_id(text))
+        [(1, Signed(text, text, text))], [(1, Signed(text, text, text))], None, (1, act_id(text)), NONE
     )
     assert lite.view(1).at == act_id(text)
 
@@ -171,7 +218,7 @@ def test_only_what_is_new_and_not_over_is_told(lite: Lite) -> None:
     assert lite.view(99).acts == []
     # The newest is known by its number, though it may be over.
     lite.act(revoke(5), until=1)
-    assert lite.view(4) == View([], [], act_id(revoke(4)), (5, act_id(revoke(5))))
+    assert lite.view(4) == View([], [], act_id(revoke(4)), (5, act_id(revoke(5))), NONE)
 
 
 def test_an_act_that_is_asked_about_and_is_not_there_any_more_has_no_id(lite: Lite) -> None:
@@ -179,7 +226,7 @@ def test_an_act_that_is_asked_about_and_is_not_there_any_more_has_no_id(lite: Li
         lite.act(revoke(number))
     assert lite.view(2).at == act_id(revoke(1))
     lite.connection.execute("DELETE FROM acts WHERE number >= 2")
-    assert lite.view(2) == View([], [], None, (1, act_id(revoke(0))))
+    assert lite.view(2) == View([], [], None, (1, act_id(revoke(0))), NONE)
     # A restore takes the counter back as well: another act gets the number.
     lite.connection.execute("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'acts'")
     lite.act(revoke(7))
@@ -249,9 +296,15 @@ def test_a_page_of_the_longest_acts_fits_into_what_d1_returns(lite: Lite, letter
     for number in range(PAGE + 1):
         lite.act(text.replace("oncall", f"{number:06}"), key="k" * 128, signature="s" * 86)
     lite.point(1, canonical(entry("{}", note="x" * (LIMIT - 400))), "k" * 128, "s" * 86)
-    told = run(lite.database(VIEW, (0, int(NOW)), 1.0))
+    longest = (letter * 256)[: 1024 // len(letter.encode())]
+    for number in range(MANY + 1):
+        lite.end(f"{number:06}{longest[6:]}", issuer="https://" + "i" * 504)
+    told = run(lite.database(VIEW, (0, int(NOW), 0), 1.0))
     assert len(read_view(told).acts) == PAGE
     assert len(told.encode()) <= 2_000_000
+    more = run(lite.database(MORE, (0, int(NOW), 0), 1.0))
+    assert len(read_more(more).rows) == MANY
+    assert len(more.encode()) <= 2_000_000
 
 
 @pytest.mark.parametrize(
@@ -280,6 +333,138 @@ def test_an_act_whose_column_says_nonsense_hides_no_other(lite: Lite, until: str
         assert until == "NULL"
     lite.act(revoke(1))
     assert lite.view().acts[-1][1].document == revoke(1)
+
+
+# Sessions that have ended.
+
+
+def test_sessions_are_told_by_rising_number_and_each_once(lite: Lite) -> None:
+    names = [f"s-{number}" for number in range(FEW + MANY + 5)]
+    for name in names:
+        lite.end(name)
+    told = lite.view().sessions
+    assert told is not None
+    rows = told.rows
+    assert len(rows) == FEW
+    while len(told.rows) in (FEW, MANY):
+        assert told.last == (len(names), names[-1], LATER)
+        told = lite.more(rows[-1].number)
+        rows = rows + told.rows
+    assert rows == [Ended(number, ISSUER, name, "ended", LATER) for number, name in enumerate(names, 1)]
+
+
+def test_only_sessions_that_are_new_and_not_over_are_told(lite: Lite) -> None:
+    for number, until in enumerate((NOW - 1, NOW, NOW + 1, LATER), 1):
+        lite.end(f"s-{number}", until=int(until))
+    for since, numbers in ((0, [3, 4]), (3, [4]), (4, []), (99, [])):
+        for told in (lite.view(0, NOW, since).sessions, lite.more(since)):
+            assert told is not None
+            assert [row.number for row in told.rows] == numbers
+            assert told.at == (f"s-{since}" if 0 < since < 5 else None)
+            assert told.last == (4, "s-4", LATER)
+
+
+@pytest.mark.parametrize(
+    "text", ["'; DROP TABLE sessions; --", '"\\\\[]{}', "\U0001f600 \u2028", "?1 :a", "null", "7"]
+)
+def test_a_session_is_told_character_by_character(lite: Lite, text: str) -> None:
+    lite.end(text, issuer=text)
+    told = lite.more(0)
+    assert [(row.issuer, row.session) for row in told.rows] == [(text, text)]
+    assert told.last[1] == lite.more(1).at == text
+
+
+def test_a_session_that_is_too_long_hides_no_other(lite: Lite) -> None:
+    lite.end("x" * 1_000_000)
+    lite.end("y", issuer="i" * 513)
+    lite.end("\U0001f600" * 256)
+    assert [row.number for row in lite.more(0).rows] == [3]
+
+
+@pytest.mark.parametrize("until", ["'forever'", "NULL", "x'ff'", "9e99"])
+def test_nonsense_is_no_row_of_sessions(lite: Lite, until: str) -> None:
+    with pytest.raises(sqlite3.IntegrityError):
+        lite.connection.execute(
+            f"INSERT INTO sessions (issuer, session, result, until) VALUES ('', '', '', {until})"
+        )
+
+
+def test_a_database_without_the_table_says_so_and_tells_the_rest(lite: Lite) -> None:
+    lite.act(revoke(1))
+    lite.connection.execute("DROP TABLE sessions")
+    with pytest.raises(sqlite3.OperationalError, match=f"^{NO_SESSIONS}$"):
+        lite.view()
+    told = read_view(run(lite.database(WITHOUT_SESSIONS, (0, int(NOW)), 1.0)))
+    assert (len(told.acts), told.sessions) == (1, None)
+
+
+COMPANY = load_bundle(canonical(document())).issuers[ISSUER]
+HOUR = COMPANY.rules.max_lifetime + 2 * COMPANY.rules.clock_skew  # that a token can be accepted for
+
+
+def tell(
+    lite: Lite, session: str, result: str = "ended", now: float = NOW, sessions: Known | None = None
+) -> None:
+    run(
+        note(
+            Ending(session, result, "1"),
+            ISSUER,
+            COMPANY,
+            Known() if sessions is None else sessions,
+            now,
+            lite,
+        )
+    )
+
+
+def rows(lite: Lite) -> list[tuple[int, str, str, int]]:
+    return lite.connection.execute("SELECT number, session, result, until FROM sessions").fetchall()
+
+
+def test_a_session_is_written_once_for_as_long_as_its_tokens_could_be_accepted(lite: Lite) -> None:
+    tell(lite, "a")
+    tell(lite, "b", "superseded")
+    expected = [(1, "a", "ended", NOW + HOUR + 60), (2, "b", "superseded", NOW + HOUR + 60)]
+    assert rows(lite) == expected
+    for later in (0, 1, 59):  # another isolate is told the same, or something else
+        tell(lite, "a", "superseded", NOW + later)
+    assert rows(lite) == expected
+
+
+@pytest.mark.parametrize("later", [60, HOUR, 2 * HOUR, 9 * HOUR])
+def test_a_session_that_is_told_again_later_is_written_anew_for_everybody_to_read(
+    lite: Lite, later: int
+) -> None:
+    """A token may have been made since, and the row may be over."""
+    tell(lite, "a")
+    tell(lite, "b")
+    tell(lite, "a", "superseded", NOW + later)
+    assert rows(lite)[-1] == (3, "a", "superseded", NOW + later + HOUR + 60)
+    assert lite.count("sessions") == 2
+
+
+def test_what_an_isolate_knows_to_have_ended_is_not_asked_of_d1_again(lite: Lite) -> None:
+    known = Known()
+    tell(lite, "a", sessions=known)
+    lite.connection.execute("DELETE FROM sessions")
+    tell(lite, "a", now=NOW + 59, sessions=known)
+    assert rows(lite) == []
+    tell(lite, "a", now=NOW + 61, sessions=known)
+    assert len(rows(lite)) == 1
+
+
+def test_rows_are_forgotten_long_after_they_are_over(lite: Lite) -> None:
+    for number, until in enumerate((NOW - KEPT - 1, NOW - KEPT, NOW - 1, NOW, LATER), 1):
+        lite.end(f"s-{number}", until=int(until))
+    run(forget_sessions(NOW, lite))
+    assert [number for number, *_ in rows(lite)] == [2, 3, 4, 5]
+
+
+def test_numbers_of_sessions_are_not_used_again(lite: Lite) -> None:
+    lite.end("a", until=1)
+    run(forget_sessions(NOW, lite))
+    lite.end("b")
+    assert [number for number, *_ in rows(lite)] == [2]
 
 
 # An isolate, its D1 being SQLite.
@@ -315,6 +500,63 @@ def test_an_isolate_learns_1200_acts_in_pages_and_then_only_what_is_new(lite: Li
     assert state.view.access.revocations == 1201
 
 
+def test_an_isolate_learns_what_has_ended_in_pages_and_then_only_what_is_new(lite: Lite) -> None:
+    world, state = OnLite(lite), State()
+    for number in range(FEW + MANY + 1):
+        lite.end(f"s-{number}")
+    run(state.current(world))
+    assert [values[2] for _, values, _ in world.of("database")] == [0, FEW, FEW + MANY]
+    assert len(state.view.sessions) == FEW + MANY + 1
+    lite.end("s")
+    world.happened.clear()
+    world.clock += state.view.ages.wait + 1
+    run(state.current(world))
+    assert [values[2] for _, values, _ in world.of("database")] == [FEW + MANY + 1]
+    assert state.view.sessions.knows(ISSUER, "s", LATER)
+
+
+def test_an_isolate_hears_of_what_has_ended_after_a_restore(lite: Lite) -> None:
+    """The numbers that it knows are given anew."""
+    world, state = OnLite(lite), State()
+    for name in "abc":
+        lite.end(name)
+    run(state.current(world))
+    lite.connection.execute("DELETE FROM sessions WHERE number > 1")
+    lite.connection.execute("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'sessions'")
+    for name in "de":
+        lite.end(name)
+        world.clock += state.view.ages.wait + 1
+        run(state.current(world))
+    assert all(state.view.sessions.knows(ISSUER, name, LATER) for name in "abcde")
+
+
+def test_an_isolate_hears_of_what_has_ended_after_its_rows_were_forgotten(lite: Lite) -> None:
+    world, state = OnLite(lite), State()
+    lite.end("a", until=int(NOW) + 5)
+    run(state.current(world))
+    world.clock += KEPT + 100
+    run(forget_sessions(world.clock, lite))
+    assert rows(lite) == []
+    lite.end("b", until=int(world.clock) + 60)
+    run(state.current(world))
+    assert state.view.sessions.knows(ISSUER, "b", world.clock)
+    assert len(state.view.sessions) == 1
+
+
+def test_an_isolate_hears_of_what_has_ended_after_its_clock_was_ahead(lite: Lite) -> None:
+    """What it took for over then, and has dropped, is not."""
+    world, state = OnLite(lite), State()
+    lite.end("a")
+    run(state.current(world))
+    world.clock += 2 * 86_400
+    lite.end("b")
+    run(state.view.read(world, 5.0))
+    assert len(state.view.sessions) == 0
+    world.clock = NOW + 20
+    run(state.view.read(world, 5.0))
+    assert len(state.view.sessions) == 2
+
+
 def test_an_isolate_hears_of_what_is_revoked_after_a_restore(lite: Lite) -> None:
     """The numbers that it knows are given anew."""
     world, state = OnLite(lite), State()
@@ -345,12 +587,21 @@ def test_the_fake_d1_of_the_unit_tests_tells_what_sqlite_tells(lite: Lite) -> No
         world.d1.acts.append((number, row))
         until = json.loads(row[0])["until"]
         lite.act(row[0], until=until, key=row[1], signature=row[2])
+    for number, later in enumerate((0, 5, 70, 7300)):  # written by the code under test, to both
+        for each in (world, lite):
+            ending = Ending(f"s-{number % 3}", "ended", "1")
+            run(note(ending, ISSUER, COMPANY, Known(), NOW - HOUR - 60 + later, each))
+            run(forget_sessions(NOW + later, each))
     for after in range(7):
         for now in (NOW, NOW + 1, NOW + 7200):
-            values = (after, int(now))
-            assert read_view(world.d1.answer(VIEW, values)) == read_view(
-                run(lite.database(VIEW, values, 1.0))
-            )
+            values = (after, int(now), after)
+            for sql, reads in ((VIEW, read_view), (MORE, read_more)):
+                assert reads(world.d1.answer(sql, values)) == reads(run(lite.database(sql, values, 1.0)))
+    lite.connection.execute("DROP TABLE sessions")
+    world.d1.sessions = None
+    assert read_view(world.d1.answer(WITHOUT_SESSIONS, (0, int(NOW)))) == read_view(
+        run(lite.database(WITHOUT_SESSIONS, (0, int(NOW)), 1.0))
+    )
 
 
 # Proofs.
@@ -400,7 +651,13 @@ def test_the_columns_that_are_searched_by_have_an_index(lite: Lite) -> None:
         rows = lite.connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)
         return "\n".join([row[3] for row in rows])
 
-    view = plan(VIEW, (7, int(NOW)))
+    view = plan(VIEW, (7, int(NOW), 7))
+    assert "SEARCH sessions USING INTEGER PRIMARY KEY (rowid>?)" in view
     assert "SEARCH acts USING INTEGER PRIMARY KEY (rowid>?)" in view
     assert "TEMP B-TREE" not in view  # the newest rows are the first of the table, backwards
+    assert "SEARCH sessions USING INTEGER PRIMARY KEY (rowid>?)" in plan(MORE, (0, int(NOW), 7))
+    assert "SEARCH sessions USING" in plan(FORGET_SESSIONS, (1,))
+    told = plan(TELL, (ISSUER, "s", "ended", LATER, LATER))
+    assert "SEARCH sessions USING INDEX" in told
+    assert "SCAN sessions" not in told
     assert "SEARCH proofs" in plan("DELETE FROM proofs WHERE until < ?1", (1,))

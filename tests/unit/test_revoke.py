@@ -29,7 +29,7 @@ from model import Caller, Fact, Identity
 from trust import Trusted, read_trusted
 from view import View
 
-MIGRATION = Path(__file__).resolve().parents[2] / "migrations" / "0001_ledger.sql"
+MIGRATIONS = sorted((Path(__file__).resolve().parents[2] / "migrations").glob("*.sql"))
 GATE = "airgate-staging"
 REASON = ("--reason", "a laptop was stolen")
 SECOND_ISSUER = """
@@ -42,7 +42,7 @@ issuers:
     type: any
     max_lifetime: 10m
     kind: {default: workload}
-    attested: {dag: dag_id, run: run_id}
+    attested: {dag: dag_id, task: task_id, run: run_id}
 """
 MORE_POLICIES = """
 policies:
@@ -68,7 +68,8 @@ policies:
 def database() -> sqlite3.Connection:
     made = sqlite3.connect(":memory:", check_same_thread=False)
     made.row_factory = sqlite3.Row
-    made.executescript(MIGRATION.read_text("utf-8"))
+    for migration in MIGRATIONS:
+        made.executescript(migration.read_text("utf-8"))
     return made
 
 
@@ -214,9 +215,14 @@ def run(app: Any, arguments: Iterable[str | Path], stdin: str = "", *, yes: bool
 
 
 def caller(
-    subject: str = "finance-etl", issuer: str = "company", token_id: str | None = None, **workload: Fact
+    subject: str = "finance-etl",
+    issuer: str = "company",
+    token_id: str | None = None,
+    session: str | None = None,
+    **workload: Fact,
 ) -> Caller:
-    identity = Identity(issuer, subject, "workload", frozenset(["finance-reader"]), {}, token_id=token_id)
+    roles = frozenset(["finance-reader"])
+    identity = Identity(issuer, subject, "workload", roles, {}, token_id=token_id, session=session)
     return Caller(identity, None, identity.granted, workload)
 
 
@@ -250,6 +256,22 @@ MATCHES = [
         id="an issuer, by its iss",
     ),
     pytest.param(["--token-id", "j1"], caller(token_id="j1"), caller(token_id="j2"), id="a token"),
+    pytest.param(["--session", "s1"], caller(session="s1"), caller(session="s2"), id="a session"),
+    pytest.param(
+        ["--session", "s1", "--issuer", "airflow"],
+        caller(issuer="airflow", session="s1"),
+        caller(session="s1"),
+        id="a session of one issuer",
+    ),
+    pytest.param(
+        ["--dag", "daily", "--task", "load"],
+        caller(dag=attested("daily"), task=attested("load")),
+        caller(dag=attested("daily"), task=attested("extract")),
+        id="a task of a DAG",
+    ),
+    pytest.param(
+        ["--task", "load"], caller(task=attested("load")), caller(task=said("load")), id="a task of any DAG"
+    ),
     pytest.param(
         ["--dag", "daily"],
         caller(dag=attested("daily")),
@@ -451,6 +473,14 @@ INVALID = [
         "This would match nothing: no token of company says its DAG",
         id="a DAG that nobody attests",
     ),
+    pytest.param(
+        ["--task", "load", "--issuer", "company", "--for", "4h", *REASON],
+        "This would match nothing: no token of company says its task",
+        id="a task that nobody attests",
+    ),
+    pytest.param(
+        ["--session", "x" * 513, "--for", "4h", *REASON], "session: expected 1 to 512", id="a long session"
+    ),
     pytest.param(["--token", "ey.ey.ey", "--for", "4h", *REASON], "standard input", id="a token as argument"),
     pytest.param(["--request-id", "r", "--for", "4h", *REASON], "--log FILE", id="no log"),
     pytest.param(["lift", "abcdef", *REASON, "--key", "{key}"], "There is no revocation", id="an unknown id"),
@@ -479,6 +509,29 @@ def test_context_that_a_caller_merely_says_can_be_evaded(gate: Gate) -> None:
     assert "can say another" not in output
     output = command("--dag", "daily", "--for", "4h", *REASON)[1]
     assert "those of airflow. Calls of company go on" in output
+
+
+def test_what_goes_on_by_another_name_is_told(gate: Gate) -> None:
+    output = command("--session", "s1", "--for", "4h", *REASON)[1]
+    assert "calls for the session s1" in output
+    assert "the next try has another" in output
+    output = command("--session", "s1", "--issuer", "airflow", "--for", "4h", *REASON)[1]
+    assert "calls for the session s1 (issuer airflow)" in output
+    assert "the next try has another" in output
+    output = command("--task", "load", "--for", "4h", *REASON)[1]
+    assert "calls in task load" in output
+    assert "Other DAGs may have a task of that name" in output
+    assert "those of airflow. Calls of company go on" in output
+    output = command("--dag", "daily", "--task", "load", "--run", "r1", "--for", "4h", *REASON)[1]
+    assert "calls in DAG daily in task load in run r1" in output
+    assert "Other DAGs" not in output
+    listed = command("list")[1]
+    for words in (
+        "calls for the session s1",
+        "calls in task load",
+        "calls in DAG daily in task load in run r1",
+    ):
+        assert words in listed
 
 
 def test_a_policy_that_cannot_be_read_stops_no_revocation(gate: Gate) -> None:
@@ -815,6 +868,7 @@ def test_what_others_have_written_into_d1_is_shown_as_the_gate_sees_it(
 
 
 def test_options_of_one_command_before_another(gate: Gate) -> None:
+    assert run(revoke.app, ["--session", "s1", "list"])[0] == run(revoke.app, ["--task", "t", "list"])[0] == 2
     for before in (["--subject", "a"], ["--env", "production"], ["--yes"]):
         for app in (revoke.app, grant.app):
             code, output = run(app, [*before, "list"])

@@ -9,6 +9,7 @@ from world import (
     ACTS,
     ED25519,
     HEAD,
+    ISSUER,
     NOW,
     OPERATOR,
     ROWS,
@@ -28,7 +29,7 @@ from world import (
 )
 
 from access import MOST, act_id
-from ledger import PAGE
+from ledger import FEW, MANY, PAGE
 from model import Denied, Reason
 from view import MOST_PAGES, MOST_TOLD, RECENT, UNNAMED, Ages, View, read_ages, read_gate, read_keys
 
@@ -165,11 +166,11 @@ def test_variables_are_read_once_and_before_anything_is_asked(isolate: Isolate) 
 
 def test_what_one_reading_asks(isolate: Isolate) -> None:
     assert isolate.read() == (1, "")
-    assert isolate.world.of("database") == [("SELECT", (0, int(NOW)), 5.0)]
+    assert isolate.world.of("database") == [("SELECT", (0, int(NOW), 0), 5.0)]
     assert isolate.world.of("kv") == [(HEAD, 5.0), (ACTS, 5.0)]
     isolate.world.clock += 3
     isolate.read()
-    assert isolate.world.of("database")[1:] == [("SELECT", (0, int(NOW) + 3), 5.0)]
+    assert isolate.world.of("database")[1:] == [("SELECT", (0, int(NOW) + 3, 0), 5.0)]
     assert len(isolate.world.of("kv")) == 2  # the copies are for those that have just begun
 
 
@@ -637,7 +638,7 @@ def test_a_revocation_is_not_lost_between_two_readings_at_once(isolate: Isolate)
             self.asked += 1
             if self.asked == 1:  # of the reading that began first, before the other one has come to its end
                 self.d1.acts.clear()
-                earlier = self.d1.answer(sql, (0, values[1]))
+                earlier = self.d1.answer(sql, (0, *values[1:]))
                 self.act(revocation(match={"token_id": "new"}))
                 later = self.d1.answer(sql, values)
                 self.d1.says = earlier
@@ -708,7 +709,8 @@ def test_a_store_that_tells_of_acts_without_end_is_not_listened_to_for_ever() ->
         async def database(self, sql: str, values: tuple[Any, ...], timeout: float) -> str | None:
             self._enter("database", (sql.split()[0], values, timeout))
             rows = [[values[0] + each, "{}", "", ""] for each in range(1, PAGE + 1)]
-            return canonical({"heads": [], "acts": rows, "at": None, "last": [9**9, "x"]})
+            told = {"heads": [], "acts": rows, "at": None, "last": [9**9, "x"], "sessions": None}
+            return canonical(told)
 
     isolate = Isolate(Endless())
     with pytest.raises(ValueError, match="more than"):
@@ -725,6 +727,187 @@ def test_acts_that_are_over_are_not_asked_for(isolate: Isolate) -> None:
     isolate.world.clock += 1
     isolate.read()
     assert isolate.counts == (0, 0, 0)
+
+
+# Sessions that have ended.
+
+
+def ended(isolate: Isolate, *sessions: str, until: float = NOW + 600) -> None:
+    """Let D1 know of them."""
+    rows = isolate.world.d1.sessions
+    assert rows is not None
+    for session in sessions:
+        isolate.world.d1.given += 1
+        rows.append([isolate.world.d1.given, ISSUER, session, "ended", int(until)])
+
+
+def refused(isolate: Isolate, session: str) -> Reason | None:
+    try:
+        isolate.view.sessions.refuse(ISSUER, session, isolate.world.clock)
+    except Denied as denied:
+        return denied.reason
+    return None
+
+
+def test_a_session_that_has_ended_is_learnt_with_the_rest(isolate: Isolate) -> None:
+    isolate.read()
+    ended(isolate, "a", "b")
+    assert refused(isolate, "a") is None
+    isolate.read()
+    assert refused(isolate, "a") is refused(isolate, "b") is Reason.TOKEN_SESSION_ENDED
+    assert refused(isolate, "c") is None
+    assert [values[2] for _, values, _ in isolate.world.of("database")] == [0, 0]
+    isolate.read()
+    assert [values[2] for _, values, _ in isolate.world.of("database")] == [0, 0, 2]
+
+
+@pytest.mark.parametrize("count", [FEW - 1, FEW, FEW + 1, FEW + MANY - 1, FEW + MANY, FEW + MANY + 1])
+def test_many_sessions_are_told_in_pages(isolate: Isolate, count: int) -> None:
+    ended(isolate, *[f"{number}" for number in range(count)])
+    isolate.read()
+    assert len(isolate.view.sessions) == count
+    assert refused(isolate, f"{count - 1}") is Reason.TOKEN_SESSION_ENDED
+    assert refused(isolate, "x") is None
+    ended(isolate, "x")
+    isolate.read()
+    assert refused(isolate, "x") is Reason.TOKEN_SESSION_ENDED
+
+
+def test_pages_of_sessions_that_take_too_long_are_not_read_from_the_start_again() -> None:
+    class Far(World):
+        left = 3
+
+        async def database(self, sql: str, values: tuple[Any, ...], timeout: float) -> str | None:
+            self.left -= 1
+            if self.left < 0:
+                raise TimeoutError
+            return await super().database(sql, values, timeout)
+
+    world = Far()
+    isolate = Isolate(world)
+    ended(isolate, *[f"{number}" for number in range(FEW + 3 * MANY)])
+    with pytest.raises(TimeoutError):
+        isolate.read()
+    assert isolate.view.stale(NOW)  # so nothing is decided by what is known of sessions
+    world.left = 3
+    assert isolate.read()[0] == 1
+    assert len(isolate.view.sessions) == FEW + 3 * MANY
+    assert refused(isolate, "another") is None
+
+
+def test_while_further_pages_are_read_what_was_whole_goes_on(isolate: Isolate) -> None:
+    """Or whenever many sessions end at once, everybody's callers would be refused for as long as that takes."""
+    isolate.read()
+    ended(isolate, *[f"{number}" for number in range(FEW + MANY)])
+    seen: list[Reason | None] = []
+    real = isolate.world.database
+
+    async def between(sql: str, values: tuple[Any, ...], timeout: float) -> str | None:
+        seen.append(refused(isolate, "another"))
+        return await real(sql, values, timeout)
+
+    isolate.world.database = between  # type: ignore[method-assign]
+    isolate.read()
+    assert seen == [None] * 3  # asked before each of the pages, the last of them empty
+    assert refused(isolate, "0") is Reason.TOKEN_SESSION_ENDED
+
+
+def test_more_sessions_than_one_reading_takes_close_the_gate_to_sessions_alone(
+    isolate: Isolate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has no session goes on; and the next reading goes on where this one ended."""
+    monkeypatch.setattr("view.MOST_PAGES", 2)
+    ended(isolate, *[f"{number}" for number in range(FEW + 2 * MANY)])
+    assert isolate.read() == (1, "")
+    assert not isolate.view.stale(NOW)
+    assert refused(isolate, "another") is Reason.STATE_STALE
+    assert refused(isolate, "0") is Reason.STATE_STALE
+    assert isolate.read() == (1, "")
+    assert refused(isolate, "another") is None
+    assert refused(isolate, "0") is Reason.TOKEN_SESSION_ENDED
+    assert len(isolate.view.sessions) == FEW + 2 * MANY
+
+
+def test_without_the_table_the_rest_is_read_and_what_is_known_stays_known(isolate: Isolate) -> None:
+    ended(isolate, "a")
+    isolate.read()
+    isolate.world.d1.sessions = None
+    isolate.world.act(revocation())
+    assert isolate.read() == (1, "")
+    assert isolate.counts[0] == 1
+    assert isolate.view.sessions.missing
+    assert refused(isolate, "a") is Reason.TOKEN_SESSION_ENDED
+    isolate.world.d1.sessions, isolate.world.d1.given = [], 0
+    ended(isolate, "b")
+    isolate.read()
+    assert not isolate.view.sessions.missing
+    assert refused(isolate, "b") is Reason.TOKEN_SESSION_ENDED
+
+
+def test_another_failure_of_d1_is_no_missing_table(isolate: Isolate) -> None:
+    isolate.world.broken["database"] = OSError("D1: no such table: acts")
+    with pytest.raises(OSError, match="acts"):
+        isolate.read()
+    assert len(isolate.world.of("database")) == 1
+
+
+@pytest.mark.parametrize("lost", [1, 2, 3])
+def test_numbers_of_sessions_that_start_again_hide_nothing_new(isolate: Isolate, lost: int) -> None:
+    """D1 was taken back in time, and numbers that were known are given anew."""
+    ended(isolate, "a", "b", "c")
+    isolate.read()
+    rows = isolate.world.d1.sessions
+    assert rows is not None
+    del rows[-lost:]
+    isolate.world.d1.given -= lost
+    for name in ("d", "e", "f")[:lost]:
+        ended(isolate, name)
+        isolate.read()
+        assert refused(isolate, name) is Reason.TOKEN_SESSION_ENDED
+    assert all(refused(isolate, name) for name in "abc")
+
+
+def test_rows_that_d1_has_forgotten_in_time_are_no_reason_to_read_all_again(isolate: Isolate) -> None:
+    ended(isolate, "short", until=NOW + 1)
+    ended(isolate, "long")
+    ended(isolate, "last", until=NOW + 2)
+    isolate.read()
+    rows = isolate.world.d1.sessions
+    assert rows is not None
+    del rows[2], rows[0]
+    isolate.world.clock += 3
+    ended(isolate, "new")
+    asked = len(isolate.world.of("database"))
+    isolate.read()
+    assert len(isolate.world.of("database")) == asked + 1
+    assert refused(isolate, "long") is refused(isolate, "new") is Reason.TOKEN_SESSION_ENDED
+
+
+def test_two_readings_at_once_lose_no_session(isolate: Isolate) -> None:
+    """One that was answered earlier comes to its end later."""
+    isolate.read()
+    view = isolate.view
+
+    class Busy(World):
+        asked = 0
+
+        async def database(self, sql: str, values: tuple[Any, ...], timeout: float) -> str | None:
+            self.asked += 1
+            found = await super().database(sql, values, timeout)
+            if self.asked == 1:
+                ended(isolate, "in between")
+                await view.read(self, 5.0)
+            return found
+
+    world = Busy()
+    world.secrets = isolate.world.secrets
+    isolate.world = world
+    ended(isolate, "before")
+    run(view.read(world, 5.0))
+    assert refused(isolate, "in between") is refused(isolate, "before") is Reason.TOKEN_SESSION_ENDED
+    ended(isolate, "behind")
+    run(view.read(world, 5.0))
+    assert refused(isolate, "behind") is Reason.TOKEN_SESSION_ENDED
 
 
 # When it is read, and how old it is.
@@ -766,6 +949,33 @@ def test_a_clock_that_was_ahead_is_not_believed_for_long(isolate: Isolate) -> No
     assert isolate.view.stale(NOW + 61)
 
 
+def test_a_view_that_was_read_in_the_future_is_read_again(isolate: Isolate) -> None:
+    """Or nothing would be learnt until the clock is there again."""
+    isolate.world.clock = NOW + 9999
+    isolate.read()
+    view = isolate.view
+    view.asked_at = view.deferred_at = NOW + 9999
+    assert view.fresh(NOW + 9999 - view.ages.wait)  # a request that has come a little earlier
+    assert not view.fresh(NOW)
+    assert view.stale(NOW)
+    isolate.world.clock = NOW
+    isolate.read()
+    assert view.fresh(NOW)
+    assert not view.stale(NOW)
+
+
+def test_a_session_that_was_dropped_by_a_clock_that_was_ahead_is_learnt_again(isolate: Isolate) -> None:
+    ended(isolate, "a")
+    isolate.read()
+    isolate.world.clock = NOW + 9999
+    isolate.read()
+    assert len(isolate.view.sessions) == 0
+    isolate.world.clock = NOW
+    isolate.view.fresh(NOW)
+    isolate.read()
+    assert refused(isolate, "a") is Reason.TOKEN_SESSION_ENDED
+
+
 def test_a_reading_that_fails_makes_no_view_younger(isolate: Isolate) -> None:
     isolate.read()
     isolate.world.clock += 30
@@ -774,7 +984,8 @@ def test_a_reading_that_fails_makes_no_view_younger(isolate: Isolate) -> None:
         with pytest.raises(OSError, match=r"away|^$"):
             isolate.read()
     isolate.world.broken.clear()
-    for says in ("{", None, json.dumps({"heads": [], "acts": [[]], "at": None, "last": None})):
+    odd = {"heads": [], "acts": [[]], "at": None, "last": None, "sessions": None}
+    for says in ("{", None, json.dumps(odd)):
         isolate.world.d1.says = says
         with pytest.raises(ValueError, match=r"."):
             isolate.read()
