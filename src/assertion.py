@@ -45,6 +45,7 @@ class AssertionKeys(NamedTuple):
     key: SigningKey  # the first private one
     head: bytes  # the header of everything it signs, encoded, and a dot
     jwks: str  # the document at JWKS: every public key
+    public: tuple[Key, ...]  # the same, as they verify
 
 
 def read_keys(text: str) -> AssertionKeys:
@@ -64,13 +65,14 @@ def read_keys(text: str) -> AssertionKeys:
     if not isinstance(jwks, list) or not 0 < len(jwks) <= MOST_KEYS:
         raise ValueError(f"keys is not a list of 1 to {MOST_KEYS}")
     signer: SigningKey | None = None
-    published = []
+    published, verifying = [], []
     for number, jwk in enumerate(jwks):
         try:
             kid, algorithm, public, private = _read(jwk)
         except ValueError as error:
             raise ValueError(f"keys[{number}]: {error}") from None
         published.append(public_jwk(public.jwk, algorithm, kid))
+        verifying.append(read_key(published[-1]))
         signer = signer or private
     if signer is None:
         raise ValueError("no key is private")
@@ -78,7 +80,8 @@ def read_keys(text: str) -> AssertionKeys:
         raise ValueError("two keys have the same kid")
     header = {"alg": signer.algorithm, "kid": signer.kid, "typ": TYPE}
     head = base64url(json.dumps(header, separators=(",", ":")).encode("ascii")).encode("ascii") + b"."
-    return AssertionKeys(str(issuer), signer, head, json.dumps({"keys": published}, separators=(",", ":")))
+    jwks = json.dumps({"keys": published}, separators=(",", ":"))
+    return AssertionKeys(str(issuer), signer, head, jwks, tuple(verifying))
 
 
 def _read(jwk: Any) -> tuple[str, str, Key, SigningKey | None]:

@@ -19,7 +19,7 @@ from typing import Any
 import query
 import traceparent
 from document import read_object
-from model import Caller, Decision, Denied, Fact, Inbound, Reason, Target
+from model import Caller, Decision, Denied, Exchanged, Fact, Inbound, Reason, Target
 from obligations import Obligations
 from pseudonym import PLAIN, Names
 from traceparent import Trace
@@ -29,6 +29,7 @@ LONGEST = 512  # characters of a value that comes from outside
 MOST = 100  # entries of a list that comes from outside
 BOUND = 7900  # bytes of an event: with its place in the log it stays below 8 KB
 _NAMED = re.compile(r"[a-z0-9.-]{1,24}")  # what may be told of an upstream that there is not
+PERSONS = frozenset({"triggered_by", "owners"})  # facts of a task that are names of people
 NOWHERE = ',"worker":{"location":null,"version":null}'
 
 
@@ -61,6 +62,9 @@ def describe(caller: Caller, names: Names = PLAIN) -> str:
     """The part of a decision event that names the caller and the task it speaks for."""
     identity = caller.identity
     subject, actor = names.of(identity.issuer, identity.subject), identity.actor
+    whose = identity.issuer
+    if identity.exchanged is not None and identity.exchanged.alone:
+        whose = identity.exchanged.alone[-1][1].identity.issuer
     return (
         f',"issuer":{_text(identity.issuer)},"subject":{_text(subject)},"kind":{_text(identity.kind)}'
         f',"roles":{{"granted":{_texts(sorted(identity.granted))},"tagged":{_texts(caller.tagged)}'
@@ -68,12 +72,49 @@ def describe(caller: Caller, names: Names = PLAIN) -> str:
         + (f',"unknown":{_texts(sorted(identity.unknown))}' if identity.unknown else "")
         + (f',"lent":{_texts(sorted(caller.lent.roles))}' if caller.lent is not None else "")
         + "}"
-        + (f',"actor":{_text(names.of(identity.issuer, actor))}' if actor else "")
+        + (f',"actor":{_text(names.of(whose, actor))}' if actor else "")
         + (f',"jkt":{_text(identity.jkt)}' if identity.jkt else "")
         + (f',"token_id":{_text(identity.token_id)}' if identity.token_id else "")
+        + (_exchanged(identity.exchanged) if identity.exchanged is not None else "")
         + ',"workload":{'
-        + ",".join([_fact(name, fact) for name, fact in caller.workload.items()])
+        + ",".join(
+            [
+                _fact(name, _named(name, fact, identity.issuer, names))
+                for name, fact in caller.workload.items()
+            ]
+        )
         + "}"
+    )
+
+
+def _named(name: str, fact: Fact, issuer: str, names: Names) -> Fact:
+    """A fact as the log may have it: some name people."""
+    if names is PLAIN or name not in PERSONS:
+        return fact
+    if isinstance(fact.value, str):
+        return fact._replace(value=names.of(issuer, fact.value))
+    return fact._replace(value=tuple([names.of(issuer, value) for value in fact.value]))
+
+
+def ended(issuer: str, session: str, result: str, event_id: str) -> str:
+    """The part of a decision event that names the session of which its issuer tells that it has ended."""
+    told = f'"session":{_text(session)},"result":"{result}","event_id":{_text(event_id)}'
+    return f',"ended":{{"issuer":{_text(issuer)},{told}}}'
+
+
+def issued(token_id: str, upstream: str, roles: Iterable[str], expires_in: int, actor: str | None) -> str:
+    """The part of a decision event that says which gate token was issued: never the token."""
+    acting = f',"actor":{_text(actor)}' if actor is not None else ""
+    return (
+        f',"issued":{{"token_id":{_text(token_id)},"upstream":{_text(upstream)},"roles":{_texts(roles)}'
+        f',"expires_in":{expires_in}{acting}}}'
+    )
+
+
+def _exchanged(exchanged: Exchanged) -> str:
+    return (
+        f',"exchanged":{{"upstream":{_text(exchanged.upstream)},"parents":{_texts(exchanged.parents)}'
+        f',"delegated":{"true" if exchanged.alone else "false"}}}'
     )
 
 
@@ -145,32 +186,26 @@ def where(error: Exception) -> str:
 class Record:
     """What is known of one request so far; `gateway.handle` fills it in as stages pass."""
 
-    __slots__ = (
-        "bundle",
-        "cors",
-        "counted",
-        "country",
-        "credential",
-        "decision",
-        "described",
-        "evaluations",
-        "grants",
-        "inbound",
-        "justification",
-        "keyed",
-        "known",
-        "log_path",
-        "log_query",
-        "names",
-        "note",
-        "page",
-        "sequence",
-        "target",
-        "trace",
-        "tries",
-        "url",
-        "worker",
-    )
+    # Of most requests nearly all of these stay as they are, so they are the class's.
+    known: Container[str] = ()  # names of upstreams
+    target: Target | None = None
+    described = ""  # describe(caller), once there is one
+    decision: Decision | None = None
+    bundle: str | None = None
+    sequence: int | None = None
+    log_path = False
+    log_query: frozenset[str] = frozenset()  # names of parameters whose values may be on record
+    counted = ""  # the upstream's name as the counters have it
+    country: str | None = None  # of the client, where policy asks for it
+    justification = ""  # why, in the caller's words, where policy asks for it
+    page = ""  # one of the gate's own, answered by the gate itself
+    credential: str | None = None  # which one of the upstream's the gate shows it
+    cors: Mapping[str, str] = {}  # what a page of another origin may see of the answer
+    issued = ""  # issued(), of a request that got a token of the gate's
+    keyed = False  # whether the upstream gets an Idempotency-Key
+    tries = 1  # of the call to the upstream
+    grants: tuple[str, ...] = ()  # ids of those without which policy would have decided otherwise
+    note = ""  # why a caller of a public page was not told more
 
     def __init__(
         self, inbound: Inbound, worker: str = NOWHERE, names: Names = PLAIN, trace: Trace | None = None
@@ -178,29 +213,9 @@ class Record:
         self.inbound = inbound
         self.trace = trace or traceparent.read(inbound.headers, inbound.request_id)
         self.worker = worker
-        self.known: Container[str] = ()  # names of upstreams
         self.names = names
-        self.url = (
-            inbound.url
-        )  # as it reached the gate; of a check, `inbound` is the request that it is about
-        self.target: Target | None = None
-        self.described = ""  # describe(caller), once there is one
-        self.decision: Decision | None = None
-        self.bundle: str | None = None
-        self.sequence: int | None = None
-        self.log_path = False
-        self.log_query: frozenset[str] = frozenset()  # names of parameters whose values may be on record
-        self.counted = ""  # the upstream's name as the counters have it
-        self.country: str | None = None  # of the client, where policy asks for it
         self.evaluations: list[str] = []  # lines about the questions that this request asks
-        self.justification = ""  # why, in the caller's words, where policy asks for it
-        self.page = ""  # one of the gate's own, answered by the gate itself
-        self.credential: str | None = None  # which one of the upstream's the gate shows it
-        self.cors: dict[str, str] = {}  # what a page of another origin may see of the answer
-        self.keyed = False  # whether the upstream gets an Idempotency-Key
-        self.tries = 1  # of the call to the upstream
-        self.grants: tuple[str, ...] = ()  # ids of those without which policy would have decided otherwise
-        self.note = ""  # why a caller of a public page was not told more
+        self.url = inbound.url  # at the gate; of a check, `inbound` is the request that it is about
 
     def headers(self) -> dict[str, str]:
         """What every answer tells its caller."""
@@ -214,17 +229,22 @@ class Record:
     def decided(self, denied: Denied | None, now: float) -> str:
         """The decision event."""
         inbound, target, decision = self.inbound, self.target, self.decision
-        line = _head("decision", inbound.received_at, inbound.request_id, self.trace.trace_id)
+        headers, received_at = inbound.headers, inbound.received_at
+        line = _head("decision", received_at, inbound.request_id, self.trace.trace_id)
         if denied is None:
-            line += f',"decision":"permit","reason":null,"detail":{_text(self.note or None)}'
+            line += f',"decision":"permit","reason":null,"detail":{_text(self.note) if self.note else "null"}'
         else:
             line += f',"decision":"deny","reason":"{denied.reason}","detail":{_text(denied.detail or None)}'
-        line += f',"method":{_text(inbound.method, 16)},"upstream":{_text(self._upstream(), 64)}'
+        line += f',"method":{_quote(inbound.method[:16])},"upstream":{_text(self._upstream(), 64)}'
         if decision is not None:
             line += _ruling(decision)
+            if decision.alone:
+                line += f',"alone":"{decision.alone}"'
+        bundle, sequence = self.bundle, self.sequence
         line += (
-            f',"bundle":{_text(self.bundle)},"sequence":{"null" if self.sequence is None else self.sequence}'
-            f',"client":{_text(inbound.headers.get("cf-connecting-ip"), 64)}{self.described}'
+            f',"bundle":{"null" if bundle is None else _quote(bundle)}'
+            f',"sequence":{"null" if sequence is None else sequence}'
+            f',"client":{_text(headers.get("cf-connecting-ip"), 64)}{self.described}'
         )
         if self.grants:
             line += f',"grants":{_texts(self.grants)}'
@@ -235,15 +255,15 @@ class Record:
         if self.credential is not None:
             line += f',"credential":{_text(self.credential, 64)}'
         if self.page:
-            line += f',"page":{_text(self.page)}'
+            line += f',"page":{_text(self.page)}{self.issued}'
         if target is not None:
             if self.log_path:
                 line += f',"path":{_text(target.path, 1024)}'
             if target.query:
                 line += f',"query":{query.told(target.query, self.log_query)}'
-        if (size := _size(inbound.headers.get("content-length"))) is not None:
+        if "content-length" in headers and (size := _size(headers["content-length"])) is not None:
             line += f',"request_bytes":{size}'
-        return f'{line},"gate_ms":{_milliseconds(now - inbound.received_at)}{self.worker}}}'
+        return f'{line},"gate_ms":{_milliseconds(now - received_at)}{self.worker}}}'
 
     def _upstream(self) -> str | None:
         """Where the request wants to go, as far as that is a name: anything may stand first in a path."""
@@ -278,15 +298,17 @@ class Record:
 
         `length`: the answer's Content-Length, if it has one.
         """
-        size = _size(length)
-        return (
-            f"{_head('outcome', now, self.inbound.request_id, self.trace.trace_id)}"
-            f',"upstream":{_text(self.target.upstream if self.target else None, 64)}'
-            f',"result":{_text(result)},"detail":{_text(detail or None)}'
-            f',"status":{"null" if status is None else status},"upstream_ms":{_milliseconds(now - sent_at)}'
-            + (f',"tries":{self.tries}' if self.tries > 1 else "")
-            + ("}" if size is None else f',"response_bytes":{size}}}')
+        head = _head("outcome", now, self.inbound.request_id, self.trace.trace_id)
+        line = (
+            f'{head},"upstream":{_text(self.target.upstream if self.target else None, 64)},"result":{_quote(result)}'
+            f',"detail":{_text(detail) if detail else "null"},"status":{"null" if status is None else status}'
+            f',"upstream_ms":{_milliseconds(now - sent_at)}'
         )
+        if self.tries > 1:
+            line += f',"tries":{self.tries}'
+        if length is not None and (size := _size(length)) is not None:
+            line += f',"response_bytes":{size}'
+        return line + "}"
 
 
 def _milliseconds(seconds: float) -> int:

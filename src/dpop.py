@@ -109,7 +109,12 @@ def confirmed(claims: dict[str, Any]) -> str | None:
 
 def binding(jkt: str, issuer: str, subject: str, token: str, strict: bool = False) -> Binding:
     """What is kept of a token that is bound to a key. `strict`: see `claim_everywhere`."""
-    return Binding(jkt, token, sha256(f"{issuer}\n{subject}".encode()).digest()[:8], strict)
+    return Binding(jkt, token, owner(issuer, subject), strict)
+
+
+def owner(issuer: str, subject: str) -> bytes:
+    """What stands for an issuer's subject, who may have many keys."""
+    return sha256(f"{issuer}\n{subject}".encode()).digest()[:8]
 
 
 def refuse_unbound(scheme: str, headers: dict[str, str]) -> None:
@@ -132,6 +137,25 @@ def read(bound: Binding, scheme: str, headers: dict[str, str], method: str, url:
     text = headers.get("dpop")
     if text is None:
         raise Denied(Reason.TOKEN_PROOF_MISSING)
+    return _checked(text, bound, bound.owner, method, url, now)[0]
+
+
+def read_any(
+    headers: dict[str, str], whose: bytes, method: str, url: str, now: float
+) -> tuple[Proof, str] | None:
+    """The proof that came with a request for a token, of whichever key (RFC 9449 §5), and the key's thumbprint.
+
+    None: there is none. It says nothing of a token: `ath` is not looked at. `whose`: see `owner`. What is left to do:
+    see `read`. Raises Denied `token.proof_invalid`.
+    """
+    text = headers.get("dpop")
+    return None if text is None else _checked(text, None, whose, method, url, now)
+
+
+def _checked(
+    text: str, bound: Binding | None, whose: bytes, method: str, url: str, now: float
+) -> tuple[Proof, str]:
+    """A proof that is right for its request, and its key's thumbprint. `bound`: None takes any key. Raises Denied."""
     if len(text) > MAX_PROOF:
         raise _invalid(f"longer than {MAX_PROOF} characters")
     parts = _COMPACT.fullmatch(text)
@@ -139,17 +163,18 @@ def read(bound: Binding, scheme: str, headers: dict[str, str], method: str, url:
         raise _invalid("not one of three parts of base64url")
     first, middle, last = parts.groups()
     try:
-        known = bound.known if bound.header == first else None
-        algorithm, key = known or _header(_read(first), bound.jkt)
+        known = bound.known if bound is not None and bound.header == first else None
+        algorithm, key = known or _header(_read(first), None if bound is None else bound.jkt)
         claims = _read(middle)
         signature = read_base64url(last)
     except ValueError as error:
         raise _invalid(str(error)) from None
     if not key.fits(algorithm, signature):
         raise _invalid("the algorithm is not the key's, or the signature has another length than its")
-    use, until = _claims(claims, bound, method, url, now)
+    jkt, ath = (thumbprint(key.jwk), None) if bound is None else (bound.jkt, bound.ath)
+    use, until = _claims(claims, jkt, ath, method, url, now)
     signed = text[: len(first) + 1 + len(middle)].encode("ascii")
-    return Proof(first, algorithm, key, signed, signature, bound.owner, use, until)
+    return Proof(first, algorithm, key, signed, signature, whose, use, until), jkt
 
 
 def _read(part: str) -> dict[str, Any]:
@@ -157,8 +182,8 @@ def _read(part: str) -> dict[str, Any]:
     return read_object(read_base64url(part), limit=MAX_PROOF, depth=4, work=WORK)
 
 
-def _header(header: dict[str, Any], jkt: str) -> tuple[str, Key]:
-    """The algorithm and the key of a proof's header. Raises Denied and ValueError."""
+def _header(header: dict[str, Any], jkt: str | None) -> tuple[str, Key]:
+    """The algorithm and the key of a proof's header. `jkt`: which it has to be. Raises Denied and ValueError."""
     if header.get("typ") != "dpop+jwt":
         raise _invalid("typ is not dpop+jwt")
     if not _HEADER_REFUSED.isdisjoint(header):
@@ -167,12 +192,14 @@ def _header(header: dict[str, Any], jkt: str) -> tuple[str, Key]:
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise _invalid("alg is not accepted")
     key = read_key(jwk)
-    if thumbprint(key.jwk) != jkt:
+    if jkt is not None and thumbprint(key.jwk) != jkt:
         raise _invalid("by another key than the one that the token is bound to")
     return "EdDSA" if algorithm == "Ed25519" else algorithm, key
 
 
-def _claims(claims: dict[str, Any], bound: Binding, method: str, url: str, now: float) -> tuple[bytes, float]:
+def _claims(
+    claims: dict[str, Any], jkt: str, ath: str | None, method: str, url: str, now: float
+) -> tuple[bytes, float]:
     """What the proof's single use is known by, and when it ends. Raises Denied."""
     jti, htm, htu = claims.get("jti"), claims.get("htm"), claims.get("htu")
     if not isinstance(jti, str) or not 0 < len(jti) <= MAX_JTI:
@@ -192,9 +219,9 @@ def _claims(claims: dict[str, Any], bound: Binding, method: str, url: str, now: 
     # RFC 9449 does not ask for these two, but what a signer says of its JWT holds (RFC 7519 §4.1.4, §4.1.5).
     if (expires is not None and now >= expires) or (begins is not None and begins > now + FUTURE):
         raise _invalid("outside of its own exp or nbf")
-    if claims.get("ath") != bound.ath:
+    if ath is not None and claims.get("ath") != ath:
         raise _invalid("ath is missing or another token's")
-    return sha256(f"{bound.jkt}.{jti}".encode()).digest()[:16], issued + PAST
+    return sha256(f"{jkt}.{jti}".encode()).digest()[:16], issued + PAST
 
 
 def _time(claims: dict[str, Any], name: str) -> float | None:

@@ -14,7 +14,8 @@ from obligations import Limit, Obligations
 JUSTIFICATION = "airgate-justification"
 SHORTEST, LONGEST = 10, 500  # characters of a justification
 
-_ANSWERED_ELSEWHERE = frozenset({"asking"})  # what a permit lets an AuthZEN caller ask; authzen.py reads it
+# What a permit lets an AuthZEN caller ask, and what tokens may be exchanged for: authzen.py and exchange.py read them.
+_ANSWERED_ELSEWHERE = frozenset({"asking", "exchange"})
 
 
 class Counter(Protocol):

@@ -1,6 +1,5 @@
 """One request, end to end: the pipeline that every call goes through, in this order."""
 
-from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -13,11 +12,14 @@ import cookie
 import cors
 import delivery
 import duty
+import exchange
 import forward
+import gatetoken
 import location
 import oauth
 import pages
 import problem
+import secevent
 import telemetry
 import tokens
 from bundle import Bundle
@@ -69,7 +71,7 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
                 page = await pages.answer(record, target, state, ports)
         if page is None:
             approved = await _approve(record, target, state, ports)
-            sending = _delivery(record, approved, target, state)
+            sending = _delivery(record, approved, target, state, ports)
             await _honour(record, approved, target, ports)
     except Denied as refused:
         denied = refused
@@ -78,7 +80,8 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
 
     if state.bundle is not None:
         record.known = state.bundle.upstreams
-    ports.log(record.decided(denied, _now(inbound, ports)))
+    now = _now(inbound, ports)
+    ports.log(record.decided(denied, now))
     for line in record.evaluations:
         ports.log(line)
     observed.decided(record, denied, state.bundle)
@@ -86,11 +89,15 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
         page = _refusal(denied, record, decided="deny")
         if dialect is not None:
             page = authz.refused(dialect, page)
+        elif record.page == "events":
+            page = secevent.refused(denied, page)
+        elif record.page == exchange.PAGE:
+            page = exchange.refused(denied, page)
     if page is not None:
-        observed.answered(record, page.status, _now(inbound, ports), denied)
+        observed.answered(record, page.status, now, denied)
         return page
 
-    sent_at, upstream = _now(inbound, ports), approved.upstream
+    sent_at, upstream = now, approved.upstream
     try:
         sending.refuse = partial(admission.refuse_revoked, approved.caller, state, ports)
         if upstream.assertion:
@@ -114,9 +121,10 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
 
 def _now(inbound: Inbound, ports: Ports) -> float:
     """The time, for the record: a clock that fails must not keep a line from being written."""
-    with suppress(Exception):
+    try:
         return ports.now()
-    return inbound.received_at
+    except Exception:
+        return inbound.received_at
 
 
 def _relay(
@@ -160,7 +168,7 @@ async def _approve(
     record.log_path, record.log_query = upstream.log_path, upstream.log_query
     decision = admission.decide(record, bundle, caller, target, shard, ports)
     if decision.reason is not None:
-        raise Denied(decision.reason, decision.obligations.conflict)
+        raise Denied(decision.reason, decision.detail)
     return _Approved(bundle, upstream, caller, decision)
 
 
@@ -169,11 +177,17 @@ async def _honour(record: audit.Record, approved: _Approved, target: Target, por
     asked, most = approved.decision.obligations, approved.upstream.max_body
     if most is not None and record.page != "authz":
         asked = asked.within(most)
-    if asked is not NOTHING:
+    if approved.decision.apart:
+        await duty.honour(asked._replace(limits=()), approved.caller, target, record, ports)
+        for caller, limits in approved.decision.apart:
+            await duty.count(limits, caller, target, ports)
+    elif asked is not NOTHING:
         await duty.honour(asked, approved.caller, target, record, ports)
 
 
-def _delivery(record: audit.Record, approved: _Approved, target: Target, state: State) -> delivery.Delivery:
+def _delivery(
+    record: audit.Record, approved: _Approved, target: Target, state: State, ports: Ports
+) -> delivery.Delivery:
     """The call to the upstream, with the credential that policy or the upstream's settings choose."""
     inbound, upstream = record.inbound, approved.upstream
     call = forward.outbound(inbound, target, upstream, record.trace)
@@ -185,7 +199,7 @@ def _delivery(record: audit.Record, approved: _Approved, target: Target, state: 
         if credential is None:
             raise Denied(Reason.POLICY_OBLIGATION, f"the upstream has no credential {name:.80}")
         if isinstance(credential, Own) and (own := tokens.own(inbound.headers)) is not None:
-            if tokens.for_gate(own, approved.bundle.rules):
+            if tokens.for_gate(own, partial(gatetoken.rules, state.own(ports), approved.bundle)):
                 hint = "Authorization goes on to the upstream here: it must not hold a token for this gate"
                 raise Denied(Reason.REQUEST_HEADER_INVALID, "a token for this gate in Authorization", hint)
             call.headers["authorization"] = own

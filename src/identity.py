@@ -11,7 +11,11 @@ from model import Caller, Denied, Fact, Identity, Reason
 
 KINDS = ("workload", "human", "agent")
 _ITSELF = {kind: kind for kind in KINDS}
-WORKLOAD = ("dag", "task", "run", "try", "map_index", "tags", "environment")
+LISTS = frozenset({"tags", "owners"})  # of them, those that are several texts
+WORKLOAD = (
+    *("dag", "task", "run", "try", "map_index", "tags", "environment"),
+    *("run_type", "triggered_by", "owners", "dag_bundle", "session"),  # these no header says
+)
 MOST_ROLES = 32  # in one role tag
 MOST_TAGS = 64
 LONGEST = 256  # characters of a workload value
@@ -71,7 +75,7 @@ class Mapping(NamedTuple):
 
 
 def _attested(field: str, value: Any) -> Fact:
-    if field == "tags":
+    if field in LISTS:
         return Fact(strings(value), True)
     if isinstance(value, bool) or not isinstance(value, str | int) or not 0 < len(str(value)) <= LONGEST:
         raise Denied(Reason.TOKEN_CLAIMS, f"the attested {field} is not a short string")
@@ -162,6 +166,7 @@ def identify(claims: dict[str, Any], subject: str, mapping: Mapping) -> Identity
         _actor(claims),
         mapping.must_tag,
         token_id=_token_id(claims),
+        session=_session(claims),
     )
 
 
@@ -170,7 +175,18 @@ def _token_id(claims: dict[str, Any]) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= LONGEST_SUBJECT else None
 
 
-def _asserted(headers: dict[str, str]) -> dict[str, Fact]:
+def _session(claims: dict[str, Any]) -> str | None:
+    """What ends with the token, where it says so. One that could not be told to have ended is refused."""
+    value = claims.get("sid")
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST or not value.isprintable():
+        raise Denied(Reason.TOKEN_CLAIMS, "sid is not a short text")
+    return value
+
+
+def asserted(headers: dict[str, str]) -> dict[str, Fact]:
+    """The context that a request's headers assert. Raises Denied `request.header_invalid`."""
     workload: dict[str, Fact] = {}
     for field, header in _HEADERS.items():
         if (text := headers.get(header)) is None:
@@ -192,10 +208,15 @@ def act(identity: Identity, headers: dict[str, str]) -> Caller:
     """The identity as it acts in this request.
 
     A role tag only narrows: naming a role that the token does not grant is refused, not ignored. Context from the
-    token's claims wins over the header of the same name; context from headers is only what the caller says.
+    token's claims wins over the header of the same name; context from headers is only what the caller says. A gate
+    token has its roles and its context with it: a tag narrows them further, and headers with context say nothing.
     """
     tagged: tuple[str, ...] | None = None
-    effective = identity.granted
+    granted = effective = identity.granted
+    exchanged = identity.exchanged
+    if exchanged is not None:  # as if its roles were named in every request
+        granted = effective = granted & exchanged.roles
+        tagged = tuple(sorted(effective))
     if (tag := headers.get("airgate-role")) is not None:
         if len(tag) > LONGEST_HEADER:
             raise Denied(Reason.ROLE_MALFORMED)
@@ -203,9 +224,9 @@ def act(identity: Identity, headers: dict[str, str]) -> Caller:
         if len(tagged) > MOST_ROLES or not all(_ROLE.fullmatch(role) for role in tagged):
             raise Denied(Reason.ROLE_MALFORMED)
         effective = frozenset(tagged)
-        if not effective <= identity.granted:
-            raise Denied(Reason.ROLE_NOT_GRANTED, ", ".join(sorted(effective - identity.granted))[:200])
-    workload = _asserted(headers)
+        if not effective <= granted:
+            raise Denied(Reason.ROLE_NOT_GRANTED, ", ".join(sorted(effective - granted))[:200])
+    workload = asserted(headers) if exchanged is None else {**exchanged.workload}
     if identity.attested:
         workload |= identity.attested
     return Caller(identity, tagged, effective, workload)

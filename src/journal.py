@@ -138,7 +138,7 @@ class Journal:
     def take(self, event: str) -> str:
         """The line that an event becomes, to be written at once."""
         assert self.chain is not None  # begin() comes first
-        line = self.chain.link(audit.fitted(event))
+        line = self.chain.link(event if len(event) <= audit.BOUND else audit.fitted(event))
         if not event.startswith('{"event":"checkpoint"'):
             self._told += 1
         if self._batch is not None:

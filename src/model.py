@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from obligations import NOTHING, Obligations
+from obligations import NOTHING, Limit, Obligations
 
 
 class Reason(StrEnum):
@@ -32,6 +32,8 @@ class Reason(StrEnum):
     TOKEN_PROOF_INVALID = "token.proof_invalid"
     TOKEN_PROOF_REPLAYED = "token.proof_replayed"
     TOKEN_REVOKED = "token.revoked"
+    TOKEN_SESSION_ENDED = "token.session_ended"
+    TOKEN_SESSION_SUPERSEDED = "token.session_superseded"
     ROLE_REQUIRED = "role.required"
     ROLE_MALFORMED = "role.malformed"
     ROLE_NOT_GRANTED = "role.not_granted"
@@ -40,6 +42,10 @@ class Reason(StrEnum):
     POLICY_OBLIGATION = "policy.obligation"
     POLICY_REVOKED = "policy.revoked"
     POLICY_UNAVAILABLE = "policy.unavailable"
+    EXCHANGE_GRANT_TYPE = "exchange.grant_type"
+    EXCHANGE_TARGET = "exchange.target"
+    EXCHANGE_SCOPE = "exchange.scope"
+    EXCHANGE_REFUSED = "exchange.refused"
     ROUTE_MALFORMED = "route.malformed"
     ROUTE_PATH_AMBIGUOUS = "route.path_ambiguous"
     ROUTE_UNKNOWN_UPSTREAM = "route.unknown_upstream"
@@ -97,6 +103,8 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.TOKEN_PROOF_INVALID: Answer(401, "The DPoP proof is not acceptable"),
     Reason.TOKEN_PROOF_REPLAYED: Answer(401, "The DPoP proof has been used before"),
     Reason.TOKEN_REVOKED: Answer(401, "The token has been revoked"),
+    Reason.TOKEN_SESSION_ENDED: Answer(401, "The task that the token was for has ended"),
+    Reason.TOKEN_SESSION_SUPERSEDED: Answer(401, "The token is of an earlier try of its task"),
     Reason.ROLE_REQUIRED: Answer(403, "A role tag is required"),
     Reason.ROLE_MALFORMED: Answer(403, "The role tag cannot be read"),
     Reason.ROLE_NOT_GRANTED: Answer(403, "The role tag names a role that the token does not grant"),
@@ -105,6 +113,10 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.POLICY_OBLIGATION: Answer(403, "Policy asks for something that this gate cannot do"),
     Reason.POLICY_REVOKED: Answer(403, "Access has been revoked"),
     Reason.POLICY_UNAVAILABLE: Answer(503, "The gate has no policy to decide by", 5),
+    Reason.EXCHANGE_GRANT_TYPE: Answer(400, "Only tokens are exchanged here"),
+    Reason.EXCHANGE_TARGET: Answer(400, "No token is given for this target"),
+    Reason.EXCHANGE_SCOPE: Answer(400, "No token is given for these roles"),
+    Reason.EXCHANGE_REFUSED: Answer(400, "These tokens are not exchanged"),
     Reason.ROUTE_MALFORMED: Answer(400, "The address cannot be read"),
     Reason.ROUTE_PATH_AMBIGUOUS: Answer(400, "The path can be read in more than one way"),
     Reason.ROUTE_UNKNOWN_UPSTREAM: Answer(404, "No such upstream"),
@@ -122,7 +134,9 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.LIMIT_PROOFS: Answer(429, "Too many DPoP proofs", 60),
     Reason.ISSUER_UNAVAILABLE: Answer(503, "The issuer's keys cannot be had at the moment", 5),
     Reason.STATE_STALE: Answer(503, "The gate cannot tell at the moment what has been revoked", 5),
-    Reason.STATE_UNAVAILABLE: Answer(503, "The gate cannot tell at the moment whether a proof was used", 5),
+    Reason.STATE_UNAVAILABLE: Answer(
+        503, "The gate cannot write down at the moment what it must remember", 5
+    ),
     Reason.UPSTREAM_UNREACHABLE: Answer(502, "The upstream cannot be reached", 5),
     Reason.UPSTREAM_TIMEOUT: Answer(504, "The upstream did not answer in time", 5),
     Reason.UPSTREAM_CIRCUIT_OPEN: Answer(503, "The upstream fails; calls are held back for a while", 10),
@@ -204,6 +218,19 @@ class Identity(NamedTuple):
         frozenset()
     )  # conditions on it that nobody can answer, where its token is not at hand
     token_id: str | None = None  # the token's `jti`, where it has one
+    session: str | None = None  # the token's `sid`: what it was for, which may end before the token does
+    exchanged: "Exchanged | None" = None  # of a gate token: what it may be used for at most
+
+
+class Exchanged(NamedTuple):
+    """By how much a gate token is narrower than the tokens that it was got for (gatetoken.py)."""
+
+    upstream: str  # the only one that it is for
+    roles: frozenset[str]  # the only ones that it may act under; in a delegated call both parties have them
+    workload: dict[str, Fact]  # the context that was asserted for it: headers change nothing of it any more
+    parents: tuple[str, ...]  # ids of the tokens that it comes from
+    # Who has to be permitted alone as well, in a delegated call: `subject` and `actor`, each as its own token has it.
+    alone: "tuple[tuple[str, Caller], ...]" = ()
 
 
 class Lent(NamedTuple):
@@ -240,11 +267,19 @@ class Decision(NamedTuple):
     would: bool = False  # what the answer would be, were those enforced
     obligations: Obligations = NOTHING  # of the permits that matched, merged
     bundle: str = ""  # version of the bundle that decided
+    alone: str = ""  # subject or actor: whom policy refuses it alone, and so the one for the other as well
+    # Of a delegated call: whose limits are counted for whom, instead of all of them for the caller.
+    apart: tuple[tuple[Caller, tuple[Limit, ...]], ...] = ()
 
     @property
     def policies(self) -> tuple[str, ...]:
         """The ids of the policies that decided."""
         return self.forbids or self.permits
+
+    @property
+    def detail(self) -> str:
+        """What the audit log says beside the reason."""
+        return self.obligations.conflict or (f"to the {self.alone} alone" if self.alone else "")
 
 
 class Outbound(NamedTuple):

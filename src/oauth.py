@@ -8,26 +8,46 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from assertion import JWKS
 from bundle import Issuer
 from dpop import ALGORITHMS
 from model import Reason
 
 METADATA = "/.well-known/oauth-protected-resource"
+TOKEN = "/-/token"
+GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 
 _SPELT = re.compile(r"https?://[A-Za-z0-9.\-_\[\]:]{1,300}")
 _OF_A_PROOF = frozenset({Reason.TOKEN_PROOF_MISSING, Reason.TOKEN_PROOF_INVALID, Reason.TOKEN_PROOF_REPLAYED})
 
 
-def metadata(origin: str, issuers: Mapping[str, Issuer]) -> dict[str, Any]:
-    """The gate's metadata (RFC 9728 §2). `origin`: as the client called it. Which issuers are accepted is public."""
+def metadata(origin: str, issuers: Mapping[str, Issuer], own: str | None = None) -> dict[str, Any]:
+    """The gate's metadata (RFC 9728 §2). `origin`: as the client called it. Which issuers are accepted is public.
+
+    `own`: the gate's name as an issuer, where it signs tokens.
+    """
     return {
         "resource": origin,
         "resource_name": "Airgate",
-        "authorization_servers": sorted(issuers),
+        "authorization_servers": sorted({*issuers, own} - {None}),
         "bearer_methods_supported": ["header"],
         "dpop_signing_alg_values_supported": list(ALGORITHMS),
         "dpop_bound_access_tokens_required": bool(issuers)
         and all([issuer.dpop == "required" for issuer in issuers.values()]),
+    }
+
+
+def server(issuer: str) -> dict[str, Any]:
+    """The gate's metadata as an authorization server, which only exchanges tokens (RFC 8414 §2)."""
+    origin = issuer.rstrip("/")
+    return {
+        "issuer": issuer,
+        "token_endpoint": origin + TOKEN,
+        "jwks_uri": origin + JWKS,
+        "grant_types_supported": [GRANT],
+        "response_types_supported": [],
+        "token_endpoint_auth_methods_supported": ["none"],
+        "dpop_signing_alg_values_supported": list(ALGORITHMS),
     }
 
 

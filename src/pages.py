@@ -9,8 +9,10 @@ import admission
 import audit
 import authzen
 import duty
+import exchange
 import forward
 import oauth
+import secevent
 from bundle import OWN
 from conditions import Call
 from model import Decision, Denied, Reason, Refusal, Target
@@ -22,20 +24,20 @@ _PACE = Limit(600, 60, ("subject",), "")  # of AuthZEN questions, where the perm
 
 _PAGES = {
     ("GET", OWN, ("jwks.json",)): "jwks",
+    ("POST", OWN, ("token",)): exchange.PAGE,
+    ("GET", ".well-known", ("oauth-authorization-server",)): "oauth-authorization-server",
     ("GET", OWN, ("health",)): "health",
     ("HEAD", OWN, ("health",)): "health",
     ("GET", ".well-known", ("authzen-configuration",)): "authzen-configuration",
     ("GET", ".well-known", ("oauth-protected-resource",)): "oauth-protected-resource",
+    ("POST", OWN, ("events",)): "events",
     ("POST", "access", ("v1", "evaluation")): "evaluation",
     ("POST", "access", ("v1", "evaluations")): "evaluations",
 }
 
 
-class Ports(admission.Ports, duty.Counter, Protocol):
+class Ports(exchange.Ports, Protocol):
     """What the pages need of the outside world."""
-
-    async def body(self, limit: int) -> bytes:
-        """The request's body. Raises Denied `request.body_too_large`."""
 
 
 def page(target: Target) -> str:
@@ -45,16 +47,28 @@ def page(target: Target) -> str:
 
 async def answer(record: audit.Record, target: Target, state: State, ports: Ports) -> Refusal:
     """One of the gate's own pages."""
+    if record.page == exchange.PAGE:
+        return await exchange.answer(record, target, state, ports)
     if record.page == "health":
         return await _health(record, target, state, ports)
     if record.page == "authzen-configuration":
         return _document(record, authzen.configuration(forward.origin(record.inbound.url)))
     if record.page == "jwks":
         return _keys(record, state, ports)
+    if record.page == "events":
+        return await secevent.receive(record, state, ports)
     if record.page == "oauth-protected-resource":
         bundle = await state.current(ports)
         record.bundle, record.sequence = bundle.version, state.sequence
-        return _document(record, oauth.metadata(forward.origin(record.inbound.url), bundle.issuers))
+        own, origin = state.own(ports), forward.origin(record.inbound.url)
+        return _document(
+            record, oauth.metadata(origin, bundle.issuers, own.issuer if own is not None else None)
+        )
+    if record.page == "oauth-authorization-server":
+        own = state.own(ports)
+        if own is None:
+            raise Denied(Reason.ROUTE_UNKNOWN_UPSTREAM, "the gate has no keys to sign tokens with")
+        return _document(record, oauth.server(own.issuer))
     return await _evaluate(record, target, state, ports)
 
 
@@ -66,7 +80,7 @@ async def _evaluate(record: audit.Record, target: Target, state: State, ports: P
     bundle, asker, shard = await admission.admit(record, target, state, ports)
     decision = admission.decide(record, bundle, asker, target, shard, ports)
     if decision.reason is not None:
-        raise Denied(decision.reason, decision.obligations.conflict)
+        raise Denied(decision.reason, decision.detail)
     asked = decision.obligations
     limits = asked.limits or (_PACE,)
     await duty.honour(asked._replace(limits=limits), asker, target, record, ports)
@@ -102,6 +116,10 @@ async def _evaluate(record: audit.Record, target: Target, state: State, ports: P
             decision, grants = access.decide(shards[of.upstream], call)
         else:
             decision, grants = Decision(False, Reason.POLICY_REVOKED), ()
+        try:
+            admission.refuse_ended(caller.identity, state, now)
+        except Denied as ended:
+            decision, grants = Decision(False, ended.reason), ()
         record.evaluations.append(record.evaluated(numbers[id(question)], of, caller, decision, grants))
         return decision
 

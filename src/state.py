@@ -16,6 +16,7 @@ from assertion import AssertionKeys
 from breaker import Health
 from bundle import Bundle, Issuer, Pointer, load_bundle, load_pointer, pinned
 from dpop import Replays
+from gatetoken import Own
 from journal import Journal
 from keys import Keyring
 from ledger import HEAD
@@ -92,6 +93,7 @@ class State:
         self.telemetry = Telemetry()
         self.minted = Minted(self.telemetry.counters)
         self._assertion: AssertionKeys | ValueError | None = None
+        self._own: Own | bool = False  # True: there is none
         self.proofs = Replays()
         self.verified = Verified()
         self.journal = Journal()
@@ -319,6 +321,7 @@ class State:
             warnings.append(f"time zones are known until {told} only: publish the policy again")
         if self.view.trusted is None:
             warnings.append(f"no {VARIABLE}: whoever can write D1 can change policy")
+        warnings += self.view.sessions.warnings(now)
         if self.telemetry.warning:
             warnings.append(self.telemetry.warning)
         return warnings + self.journal.warnings()
@@ -349,6 +352,15 @@ class State:
         if isinstance(self._assertion, ValueError):
             raise Denied(Reason.UPSTREAM_CREDENTIAL, f"{assertion.SECRET}: {self._assertion}")
         return self._assertion
+
+    def own(self, secrets: Secrets) -> Own | None:
+        """The keys by which the gate knows its own tokens; None where it has none. They are the same for good."""
+        if self._own is False:
+            try:
+                self._own = Own(self.assertion_keys(secrets))
+            except Denied:
+                self._own = True
+        return self._own if isinstance(self._own, Own) else None
 
     def health(self, upstream: str) -> Health:
         """What this isolate knows of an upstream that is in force."""

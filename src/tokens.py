@@ -16,6 +16,7 @@ from model import Denied, Reason
 
 MAX_TOKEN = 8192  # characters
 MAX_HEADER = 1024  # characters of its first part
+MAX_TEXT = 512  # characters of a claim that names somebody
 MAX_TIME = 2**53  # a NumericDate past this is a mistake or an attack
 
 WORK = Work(strings=640, names=128, structure=512, escapes=640)  # in its header, and in its claims
@@ -174,7 +175,7 @@ def _time(claims: dict[str, Any], name: str) -> float | None:
 
 def _text(claims: dict[str, Any], name: str) -> str:
     value = claims.get(name)
-    if not isinstance(value, str) or not value or len(value) > 512:
+    if not isinstance(value, str) or not value or len(value) > MAX_TEXT:
         raise Denied(Reason.TOKEN_CLAIMS, f"{name} is missing or not a short string")
     return value
 
@@ -232,7 +233,7 @@ def for_gate(text: str, rules: Callable[[str], Rules | None]) -> bool:
     return False
 
 
-def _refuse_others(claims: dict[str, Any], rules: Rules) -> None:
+def refuse_others(claims: dict[str, Any], rules: Rules) -> None:
     """Refuse tokens that the issuer gives to people who are nobody here: another tenant's, another domain's."""
     for path, accepted in rules.require:
         found = texts(said(claims, path))
@@ -264,5 +265,5 @@ def validate(token: Unverified, rules: Rules, now: float) -> tuple[str, float]:
     if rules.type != "any" and issued is None:  # OpenID Connect Core §2 asks for it too
         raise Denied(Reason.TOKEN_CLAIMS, "iat is missing")
     subject = _text(claims, "sub")
-    _refuse_others(claims, rules)
+    refuse_others(claims, rules)
     return subject, end

@@ -82,11 +82,22 @@ def _weight(identity: Identity) -> int:
     roles = sys.getsizeof(identity.granted)
     if not isinstance(identity.unknown, Shared):
         roles += sys.getsizeof(identity.unknown)
-    texts: list[Any] = [identity.subject, identity.actor or "", identity.token_id or ""]
+    texts: list[Any] = [
+        identity.subject,
+        identity.actor or "",
+        identity.token_id or "",
+        identity.session or "",
+    ]
     for values in identity.claims.values():
         texts += values
     for fact in identity.attested.values():
         texts += [fact.value] if isinstance(fact.value, str) else fact.value
+    if (exchanged := identity.exchanged) is not None:
+        texts += [*exchanged.parents, *exchanged.roles]
+        roles += sum([_EACH + _weight(alone.identity) for _, alone in exchanged.alone])
+    if (exchanged := identity.exchanged) is not None:
+        texts += [*exchanged.parents, *exchanged.roles]
+        roles += sum([_EACH + _weight(alone.identity) for _, alone in exchanged.alone])
     return roles + sum([_TEXT + 4 * len(text) for text in texts])
 
 

@@ -32,6 +32,7 @@ PAGES = {
     "health": "the gate's health",
     "evaluation": "an AuthZEN question",
     "evaluations": "AuthZEN questions",
+    "events": "an issuer's word that a session has ended",
     "authz": "a proxy's question whether it may let a call through",
     "preflight": "a browser's question before a call (CORS)",
 }
@@ -129,6 +130,8 @@ _NOUNS = {
     "run": "run",
     "try": "try",
     "map_index": "map index",
+    "run_type": "run type",
+    "triggered_by": "triggered by",
     "environment": "environment",
 }
 
@@ -167,6 +170,9 @@ def _what(record: Recorded) -> str:
     if event.get("client"):
         country = f" in {event['country']}" if event.get("country") else ""
         said.append(f"It came from {event['client']}{country}.")
+    if isinstance(ended := event.get("ended"), dict):
+        told = [text(ended, name) or "?" for name in ("issuer", "session", "result")]
+        said.append("Of the issuer {}, the session {} is over: {}.".format(*told))
     if event.get("justification"):
         said.append(f"Its caller gave as a reason: {event['justification']}")
     return " ".join(said)

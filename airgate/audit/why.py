@@ -144,6 +144,11 @@ def _explanation(
     record = story.decision
     if not record.decided:
         return Explanation()
+    if record.delegated:
+        return Explanation(
+            missing="What each policy looked at can't be told: an agent made the call for somebody, and the log "
+            "doesn't hold which roles are whose"
+        )
     known = path if path is not None else record.path
     if known is None:
         upstream = record.event.get("upstream")

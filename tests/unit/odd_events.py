@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import audit
 from access import act_id
 from chain import Chain
-from model import Caller, Decision, Denied, Fact, Identity, Inbound, Lent, Reason, Target
+from model import Caller, Decision, Denied, Exchanged, Fact, Identity, Inbound, Lent, Reason, Target
 from obligations import Limit, Obligations
 from pseudonym import PLAIN, Names
 
@@ -86,6 +86,21 @@ def every_shape() -> dict[str, str]:
     early = audit.Record(Inbound("cd" * 16, NOW, "BREW", "u", {}, False))
     page = audit.Record(Inbound("ef" * 16, NOW, "GET", "u", {}, False))
     page.target, page.page, page.note = Target("GET", "-", ("health",), "/health", ""), "health", "no token"
+    told = audit.Record(Inbound("0a" * 16, NOW, "POST", "u", {}, True))
+    told.target, told.page = Target("POST", "-", ("events",), "/events", ""), "events"
+    told.described = audit.ended("company", "0197f3c2", "superseded", "e-1")
+    agent = identity._replace(
+        kind="agent",
+        exchanged=Exchanged("ledger", identity.granted, {}, ("jti-0", "jti-2"), (("actor", caller),)),
+    )
+    acting = record(Names(b"k" * 32))
+    acting.described = audit.describe(
+        Caller(agent, ("reader",), frozenset({"reader"}), workload), Names(b"k" * 32)
+    )
+    acting.decision = deny._replace(alone="actor")
+    exchange = record()
+    exchange.page = "token"
+    exchange.issued = audit.issued("ab" * 16, "ledger", ["reader"], 300, "scheduler")
     plain = Decision(True, None, ("wide",), (), "/v1/entries", "o", (), False, bundle="abc")
     bare = record()
     bare.decision = plain
@@ -102,6 +117,9 @@ def every_shape() -> dict[str, str]:
         "a denial by policy of a pseudonym": denied.decided(Denied(Reason.POLICY_FORBIDDEN), NOW),
         "a denial before policy": early.decided(Denied(Reason.REQUEST_METHOD, "BREW"), NOW),
         "a page": page.decided(None, NOW),
+        "a session that has ended": told.decided(None, NOW),
+        "an agent that may not do it alone": acting.decided(Denied(Reason.POLICY_FORBIDDEN, "to the actor alone"), NOW),
+        "an exchange": exchange.decided(None, NOW),
         "a request that can't be read": audit.crash_event(NOW, "ab" * 16, "ValueError at read:7"),
         "a decision that had to be cut": long.decided(None, NOW),
         "a question": full.evaluated(0, target, caller, permit, ("g" * 32,)),

@@ -733,6 +733,20 @@ def test_a_decision_has_pseudonyms_for_subject_and_actor() -> None:
     assert (told["subject"], told["actor"]) == (named("company", PERSON), named("company", "bob@example.com"))
 
 
+def test_facts_of_a_task_that_name_people_are_pseudonyms_too() -> None:
+    facts = {"dag": "close", "triggered_by": PERSON, "owners": (PERSON, "finance")}
+    workload = {name: Fact(value, True) for name, value in facts.items()}
+    identity = Identity("airflow", "close/publish", "workload", frozenset(), workload)
+    line = record(described=describe(Caller(identity, None, frozenset(), workload), WHO)).decided(None, NOW)
+    assert PERSON not in line
+    told = {name: fact["value"] for name, fact in one_line(line)["workload"].items()}
+    assert told == {
+        "dag": "close",
+        "triggered_by": named("airflow", PERSON),
+        "owners": [named("airflow", PERSON), named("airflow", "finance")],
+    }
+
+
 def test_an_evaluation_has_a_pseudonym_for_whom_it_is_about() -> None:
     made = Record(inbound(), names=WHO)
     about = Caller(Identity("company", PERSON, "human", frozenset(), {}), None, frozenset(), {})

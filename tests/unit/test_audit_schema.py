@@ -91,6 +91,11 @@ def test_anything_else_is_refused(kind: str, change: dict[str, Any]) -> None:
         ("a plain permit", {"query": {"page": "2"}}),
         ("a plain permit", {"client": "x" * 65}),
         ("a denial by policy of a pseudonym", {"reason": None}),
+        (
+            "a session that has ended",
+            {"ended": {"issuer": "a", "session": "s", "result": "over", "event_id": "1"}},
+        ),
+        ("a session that has ended", {"ended": {"issuer": "company", "session": "s", "result": "ended"}}),
         ("an answer", {"result": "fine"}),
         ("an answer", {"status": "200"}),
         ("an answer", {"tries": 1}),

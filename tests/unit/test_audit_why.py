@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import logged
+import odd_events
 import pytest
 import typer
 from hypothesis import given
@@ -111,6 +112,17 @@ def lines(
     compiled: Compiled, request: dict[str, Any], status: int | None = None, **settings: Any
 ) -> list[str]:
     return logged.call(request, compiled, status, **settings)
+
+
+def test_a_call_that_an_agent_made_for_somebody_is_not_decided_again(
+    compiled: Compiled, tmp_path: Path
+) -> None:
+    [line] = lines(compiled, call())
+    exchanged = {"upstream": "ledger", "parents": ["1"], "delegated": True}
+    log = logged.write(tmp_path / "audit.ndjson", [json.dumps(json.loads(line) | {"exchanged": exchanged})])
+    status, text = run(name_of(line), "--log", log, "--seed", tmp_path / "seed")
+    assert status == 0
+    assert "the log doesn't hold which roles are whose" in " ".join(text.split())
 
 
 AGENT = {"roles": ["reader"], "kind": "agent"}
@@ -295,6 +307,19 @@ def test_the_policy_of_that_time_explains(
     code, output = run(name_of(line), "--log", log, "--env", "staging")
     assert code == why.TOLD
     assert f"is not at hand: KV of staging holds no such bundle: {compiled.engine.bundle.version}" in output
+
+
+def test_the_end_of_a_session_is_retold(tmp_path: Path, compiled: Compiled) -> None:
+    line = odd_events.lines()["a session that has ended"]
+    assert told(logged.write(tmp_path / "log", [line]), name_of(line))["What"] == (
+        "POST: an issuer's word that a session has ended. "
+        "Of the issuer company, the session 0197f3c2 is over: superseded."
+    )
+    odd = json.dumps(json.loads(line) | {"ended": {"session": 7}})
+    assert (
+        "Of the issuer ?, the session ? is over: ?."
+        in told(logged.write(tmp_path / "odd", [odd]), name_of(odd))["What"]
+    )
 
 
 def test_another_policy_than_that_of_the_time_is_said(tmp_path: Path, compiled: Compiled) -> None:

@@ -645,7 +645,8 @@ def test_health_shows_details_to_a_caller_whom_policy_lets_see_them(gate: Gate) 
         "error": None,
         "zones_until": None,
     }
-    assert body["view"] == {"age": 0.0, "signed": False, "revocations": 0, "grants": 0, "refused": 0}
+    counts = {"revocations": 0, "grants": 0, "refused": 0, "sessions": {"ended": 0, "full": []}}
+    assert body["view"] == {"age": 0.0, "signed": False, **counts}
     assert body["shards"] == {
         "-": {"policies": 1, "error": None},
         "ledger": {"policies": None, "error": None},
@@ -666,7 +667,8 @@ def test_health_tells_what_is_known_of_d1_and_whose_word_counts() -> None:
     gate.world.act(grant(by="nobody"), kid="unheard-of")
     _, body, _ = health(gate, asking(None, HEALTH))
     assert body["bundle"]["by"] == "Operator"
-    assert body["view"] == {"age": 0.0, "signed": True, "revocations": 1, "grants": 1, "refused": 2}
+    counts = {"revocations": 1, "grants": 1, "refused": 2, "sessions": {"ended": 0, "full": []}}
+    assert body["view"] == {"age": 0.0, "signed": True, **counts}
     assert body["warnings"] == []
     gate.later(5.3)
     _, body, _ = health(gate, asking(None, HEALTH))

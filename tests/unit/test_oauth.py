@@ -8,7 +8,7 @@ from world import ISSUER, canonical, document
 from bundle import Issuer, load_bundle
 from dpop import ALGORITHMS
 from model import Reason
-from oauth import METADATA, challenge, metadata
+from oauth import METADATA, challenge, metadata, server
 
 ORIGIN = "https://gate.example.com"
 ABOUT = f', resource_metadata="{ORIGIN}/.well-known/oauth-protected-resource"'
@@ -45,6 +45,13 @@ def test_the_metadata(dpop: list[str], required: bool) -> None:
         "dpop_bound_access_tokens_required": required,
     }
     assert metadata(ORIGIN, issuers(*dpop)) == expected
+
+
+def test_a_gate_that_signs_tokens_is_an_authorization_server_too() -> None:
+    told = metadata(ORIGIN, issuers("optional"), ORIGIN)
+    assert told["authorization_servers"] == sorted([ORIGIN, ISSUER, f"{ISSUER}/0"])
+    assert server(ORIGIN + "/")["token_endpoint"] == f"{ORIGIN}/-/token"
+    assert server(ORIGIN + "/")["issuer"] == ORIGIN + "/"
 
 
 def test_a_gate_without_issuers_asks_for_no_proof() -> None:

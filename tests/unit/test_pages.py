@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from test_gateway import HEALTH, MAY_ASK, QUESTIONS, Gate, asking, evaluating, question
-from world import document, grant, inbound, revocation, rule, signed, trusting, undoing
+from world import ISSUER, NOW, document, grant, inbound, revocation, rule, signed, trusting, undoing
 
 from access import act_id
 from model import Reason, Refusal, Target
@@ -26,8 +26,16 @@ EDIT = rule(
         ("HEAD", "-", "health", "health"),
         ("GET", ".well-known", "authzen-configuration", "authzen-configuration"),
         ("GET", ".well-known", "oauth-protected-resource", "oauth-protected-resource"),
+        ("POST", "-", "events", "events"),
+        ("GET", "-", "events", ""),
+        ("POST", "-", "events/x", ""),
+        ("POST", "ledger", "events", ""),
         ("POST", "access", "v1/evaluation", "evaluation"),
         ("POST", "access", "v1/evaluations", "evaluations"),
+        ("GET", ".well-known", "oauth-authorization-server", "oauth-authorization-server"),
+        ("POST", "-", "token", "token"),
+        ("GET", "-", "token", ""),
+        ("POST", "-", "token/x", ""),
         ("POST", "-", "health", ""),
         ("HEAD", "-", "jwks.json", ""),
         ("GET", "-", "", ""),
@@ -150,6 +158,26 @@ def test_what_is_revoked_is_denied_in_answers_too() -> None:
     assert (decision, line["decision"], line["reason"]) == (False, "deny", Reason.POLICY_REVOKED)
     assert (line["subject"], line["permits"]) == ("mallory", [])
     assert asked(gate, "ada", ["closer"])[0] is True
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [("ended", Reason.TOKEN_SESSION_ENDED), ("superseded", Reason.TOKEN_SESSION_SUPERSEDED)],
+)
+def test_of_a_session_that_has_ended_an_application_learns_by_the_tokens_claims(
+    result: str, reason: Reason
+) -> None:
+    trusting_asker = {**MAY_ASK, "obligations": {"asking": {"about": "any", "trust": ["roles", "claims"]}}}
+    gate = Gate(document(trusting_asker, EDIT))
+    gate.world.d1.sessions = [[1, ISSUER, "s-1", result, int(NOW) + 60]]
+    for claims, expected in (({"sid": "s-1"}, reason), ({"sid": "s-2"}, None), ({}, None)):
+        asks = question("ada", roles=["closer"])
+        asks["subject"]["properties"]["claims"] = claims
+        answer = json.loads(evaluating(gate, asks).body)
+        assert answer["decision"] is (expected is None)
+        assert gate.world.lines("evaluation")[-1]["reason"] == expected
+    gate.later(60)
+    assert json.loads(evaluating(gate, asks).body)["decision"] is True
 
 
 def test_one_who_is_revoked_asks_nothing() -> None:

@@ -36,7 +36,7 @@ def test_every_refusal_is_a_problem_document(reason: Reason) -> None:
 
 
 def test_every_reason_has_the_status_of_its_family() -> None:
-    families = {"token": {401}, "role": {403}, "policy": {403, 503}, "route": {400, 404}}
+    families = {"token": {401}, "role": {403}, "policy": {403, 503}, "route": {400, 404}, "exchange": {400}}
     families |= {
         "request": {400, 411, 413, 501},
         "limit": {429},

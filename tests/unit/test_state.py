@@ -86,7 +86,7 @@ def test_the_first_request_waits_for_the_policy(world: World) -> None:
     state = State()
     assert (state.version, state.sequence) == (None, None)
     assert current(state, world) == version(OLD)
-    assert world.of("database") == [("SELECT", (0, int(NOW)), SLOW)]
+    assert world.of("database") == [("SELECT", (0, int(NOW), 0), SLOW)]
     assert world.of("kv") == [(ACTS, SLOW), (BUNDLE + digest(canonical(OLD)), SLOW)]
     assert (state.version, state.sequence, state.error) == (version(OLD), 1, "")
     (line,) = world.lines()
@@ -284,7 +284,8 @@ def test_a_rollback_is_an_old_bundle_under_a_new_number(state: State, world: Wor
 
 def told(head: Any) -> str:
     """What D1 tells, with that head under number 2."""
-    return canonical({"heads": [[2, *head]] if head else [], "acts": [], "at": None, "last": None})
+    heads = [[2, *head]] if head else []
+    return canonical({"heads": heads, "acts": [], "at": None, "last": None, "sessions": None})
 
 
 def bad_heads() -> list[Any]:
@@ -741,6 +742,7 @@ UNOPENED = {
     "error": None,
 }
 NONE = {"hits": 0, "misses": 0}
+NO_SESSIONS = {"ended": 0, "full": []}
 UNTOLD = {
     "since": "1970-01-01T00:00:00.000Z",
     "decisions": {"permit": 0, "deny": 0},
@@ -762,7 +764,14 @@ def test_the_report_of_a_state_that_has_nothing() -> None:
             "error": None,
             "zones_until": None,
         },
-        "view": {"age": None, "signed": False, "revocations": 0, "grants": 0, "refused": 0},
+        "view": {
+            "age": None,
+            "signed": False,
+            "revocations": 0,
+            "grants": 0,
+            "refused": 0,
+            "sessions": NO_SESSIONS,
+        },
         "audit": UNOPENED,
         "telemetry": UNTOLD,
         "shards": {},
@@ -785,7 +794,14 @@ def test_the_report(state: State, world: World) -> None:
     unread = {"policies": None, "error": None}
     assert state.report(NOW + 5) == {
         "bundle": bundle,
-        "view": {"age": 5.0, "signed": False, "revocations": 0, "grants": 0, "refused": 0},
+        "view": {
+            "age": 5.0,
+            "signed": False,
+            "revocations": 0,
+            "grants": 0,
+            "refused": 0,
+            "sessions": NO_SESSIONS,
+        },
         "audit": UNOPENED,
         "telemetry": UNTOLD,
         "shards": {"-": unread, "ledger": unread},

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import journal
-from ledger import PAGE
+import ledger
+from ledger import FEW, MANY, PAGE
 from model import Denied, Inbound, Outbound, Reason, UpstreamAnswer
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ def document(*policies: dict[str, Any], ledger: dict[str, Any] | None = None) ->
     MADE.update({digest(text): text for text in texts.values()})
     zones = {row[1] for each in policies for row in each["conditions"] if row[0] == "when.time"}
     return {
-        "format": 4,
+        "format": 5,
         "issuers": {
             "company": {
                 "issuer": ISSUER,
@@ -396,20 +397,26 @@ def signed(kind: str, text: str, kid: str = "operator") -> ROWS:
 
 
 class Database:
-    """D1, as far as the core asks it: what SQL says of the four tables is tested with SQLite elsewhere."""
+    """D1, as far as the core asks it: what SQL says of the five tables is tested with SQLite elsewhere."""
 
     def __init__(self) -> None:
         self.pointers: dict[int, ROWS] = {}
         self.acts: list[tuple[int, ROWS]] = []  # by rising number
         self.proofs: dict[str, int] = {}
+        self.sessions: list[list[Any]] | None = []  # by rising number, as rows; None: there is no such table
         self.chains: dict[int, dict[str, Any]] = {}  # by their number
         self._numbers = 0  # of chains, so far
+        self.given = 0  # numbers of sessions, so far
         self.says: Any = ABSENT  # instead of what there is to tell
 
     def answer(self, sql: str, values: tuple[Any, ...]) -> str | None:
         if "chains" in sql:
             return self._register(sql, values)
         verb = sql.split()[0]
+        if "sessions" in sql and self.sessions is None and sql != ledger.WITHOUT_SESSIONS:
+            raise OSError("D1: D1_ERROR: no such table: sessions: SQLITE_ERROR")
+        if verb != "SELECT" and "sessions" in sql:
+            return self._end(verb, values)
         if verb == "INSERT":
             known = values[0] in self.proofs
             self.proofs.setdefault(values[0], values[1])
@@ -422,7 +429,9 @@ class Database:
         assert verb == "SELECT", sql
         if self.says is not ABSENT:
             return self.says  # type: ignore[no-any-return]
-        after, now = values
+        if sql == ledger.MORE:
+            return json.dumps(self._ended(values, MANY))
+        after, now = values[:2]
         page = [
             [number, *row]
             for number, row in self.acts
@@ -437,8 +446,32 @@ class Database:
                 "acts": page[:PAGE],
                 "at": names.get(after),
                 "last": list(max(names.items())) if names else None,
+                "sessions": self._ended(values, FEW) if sql == ledger.VIEW else None,
             }
         )
+
+    def _ended(self, values: tuple[Any, ...], most: int) -> dict[str, Any]:
+        rows, (_, now, after) = self.sessions or [], values
+        last = max(rows, default=None)
+        return {
+            "rows": [row for row in rows if row[0] > after and row[4] > now][:most],
+            "at": next((row[2] for row in rows if row[0] == after), None),
+            "last": None if last is None else [last[0], last[2], last[4]],
+        }
+
+    def _end(self, verb: str, values: tuple[Any, ...]) -> str | None:
+        assert self.sessions is not None
+        if verb == "DELETE":
+            self.sessions = [row for row in self.sessions if row[4] >= values[0]]
+            return None
+        issuer, session, result, until, enough = values
+        known = [row for row in self.sessions if row[1:3] == [issuer, session]]
+        if any(row[4] > enough for row in known):
+            return None
+        self.sessions = [row for row in self.sessions if row not in known]
+        self.given += 1
+        self.sessions.append([self.given, issuer, session, result, until])
+        return "new"
 
     def _register(self, sql: str, values: tuple[Any, ...]) -> str | None:
         numbers = {row["chain"]: number for number, row in self.chains.items()}
