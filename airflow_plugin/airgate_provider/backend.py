@@ -4,7 +4,8 @@
     backend = airgate_provider.backend.AirgateSecretsBackend
     backend_kwargs = {"backend": "path.to.YourBackend", "backend_kwargs": {…}}
 
-Only connections with "For stock hooks" on are handed out so. All others pass through as they are.
+Only connections with "For stock hooks" on are handed out so. In Airflow's API server, where it attests its tasks, also
+those with the identity attested get a token: one for the task that asks. All others pass through as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from airflow.secrets.base_secrets import BaseSecretsBackend
 
-from airgate_provider import compat
+from airgate_provider import compat, execution
 
 NOWHERE = "https://connection-not-valid.invalid"  # a name that nobody can have (RFC 2606 §2)
 
@@ -39,15 +40,26 @@ class AirgateSecretsBackend(BaseSecretsBackend):
             module, _, name = backend.rpartition(".")
             self._wrapped = getattr(import_module(module), name)(**(backend_kwargs or {}))
 
-    def get_connection(self, conn_id: str, *args: Any, **kwargs: Any) -> Any:
-        """The connection, with a token in it where it is for stock hooks."""
-        found = self._wrapped.get_connection(conn_id, *args, **kwargs) if self._wrapped is not None else None
+    def get_connection(self, conn_id: str, team_name: str | None = None) -> Any:
+        """The connection, with a token in it where it is for stock hooks, or attested.
+
+        Raises PermissionError where an attested one is not for whoever asks.
+        """
+        found = compat.ask(self._wrapped, conn_id, team_name) if self._wrapped is not None else None
         if found is None:
-            found = self._behind(conn_id)
-        if found is None or found.conn_type != "airgate" or not _switched_on(found):
+            found = self._behind(conn_id, team_name)
+        if found is None or found.conn_type != "airgate":
             # Found elsewhere and not ours: whoever holds it answers for it.
             return found
-        return _plain(found)
+        if _attested(found):
+            if (caller := execution.caller()) is not None:
+                from airgate_provider import attest
+
+                return attest.hand_out(found, caller, plain=_switched_on(found))
+            # Nobody attests in this process. Where it is a task's, the API server is one of those behind.
+            if (asked := self._behind(conn_id, team_name)) is not None:
+                found = asked
+        return _plain(found) if found.conn_type == "airgate" and _switched_on(found) else found
 
     def get_variable(self, key: str, *args: Any, **kwargs: Any) -> str | None:
         """The wrapped backend's."""
@@ -61,10 +73,10 @@ class AirgateSecretsBackend(BaseSecretsBackend):
         found: str | None = self._wrapped.get_config(key) if self._wrapped is not None else None
         return found
 
-    def _behind(self, conn_id: str) -> Any:
+    def _behind(self, conn_id: str, team_name: str | None) -> Any:
         for backend in compat.other_backends(type(self)):
             try:
-                if (found := backend.get_connection(conn_id=conn_id)) is not None:
+                if (found := compat.ask(backend, conn_id, team_name)) is not None:
                     return found
             except PermissionError:  # Airflow 3: a denial that no other backend may soften
                 raise
@@ -77,6 +89,10 @@ def _switched_on(connection: Any) -> bool:
     said = str(connection.extra_dejson.get("stock_hooks") or "").strip().lower()
     # What can't be read counts as on: settings.read() names it, and no stock hook gets the secret meanwhile.
     return said not in ("", "false", "0", "none")
+
+
+def _attested(connection: Any) -> bool:
+    return str(connection.extra_dejson.get("identity") or "").strip().lower() == "attested"
 
 
 def _plain(connection: Any) -> Any:

@@ -34,9 +34,12 @@ class Call:
     def context(self) -> dict[str, str]:
         """What the gate is told of the caller beside the token.
 
-        Nothing of the connection's extra is in here but what the form names.
+        Nothing of the connection's extra is in here but what the form names. An attested token names the task itself,
+        and what it says counts: to assert the same beside it would only hide that a gate does not read it.
         """
-        headers = {} if self.workload is None else self.workload.headers()
+        headers = {}
+        if self.workload is not None and self.settings.identity != "attested":
+            headers = self.workload.headers()
         if self.settings.environment:
             headers["Airgate-Environment"] = encode(self.settings.environment, PLAIN_IN_LIST)
         if roles := self.roles or self.settings.roles:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from airflow import __version__ as AIRFLOW  # noqa: N812
+from airflow import __version__
 from airflow.providers.common.compat.sdk import get_current_context
 
+AIRFLOW = __version__
 VERSION = tuple(int(part) for part in AIRFLOW.split(".")[:2])
 MAJOR_3 = VERSION >= (3, 0)
+ATTESTS = VERSION >= (3, 3)  # whether an API server can say who a task is, and a deferral carry that
 
 # For a task's process to end and for the scheduler to read of it: one loop of a scheduler that has much to do.
 SCHEDULER_SECONDS = 5.0
@@ -114,6 +117,14 @@ def other_backends(own: type) -> Iterator[Any]:
 
         backends = list(ensure_secrets_loaded())
     yield from (backend for backend in backends if not isinstance(backend, own))
+
+
+def ask(backend: Any, conn_id: str, team_name: str | None) -> Any:
+    """What a secrets backend has for a team (Airflow 3); one that doesn't know of teams is asked without."""
+    parameters = inspect.signature(backend.get_connection).parameters.values()
+    if any(each.name == "team_name" or each.kind is each.VAR_KEYWORD for each in parameters):
+        return backend.get_connection(conn_id=conn_id, team_name=team_name)
+    return backend.get_connection(conn_id=conn_id)
 
 
 def make_connection(**values: Any) -> Any:

@@ -16,6 +16,17 @@ class TokenUnavailable(AirflowException):
     """No token at the moment: the provider is away, fails or answers nonsense. Worth another try."""
 
 
+class TokenEnded(AirflowException):
+    """The token that came along with a deferral is of no use any more: its task has to fetch another one.
+
+    `refused`: what the gate said to it, if that is why.
+    """
+
+    def __init__(self, refused: AirflowFailException | None = None) -> None:
+        super().__init__("The token that this task was deferred with has ended before it could be used.")
+        self.refused = refused
+
+
 class GateDenied(AirflowFailException):
     """The gate refused, and trying again changes nothing. The message says whom to ask."""
 

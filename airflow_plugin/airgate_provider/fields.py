@@ -5,7 +5,7 @@ Imports nothing of Airflow's: discovering the provider must stay cheap.
 
 from typing import Any, Literal, NamedTuple
 
-IDENTITIES = ("client_credentials", "kubernetes", "aws", "gcp", "token_file", "token")
+IDENTITIES = ("client_credentials", "attested", "kubernetes", "aws", "gcp", "token_file", "token")
 CLIENT_AUTHENTICATIONS = ("basic", "post")
 
 
@@ -27,8 +27,9 @@ FIELDS = (
     Field(
         "identity",
         "Identity",
-        "How a task gets its token: client_credentials (Token URL, Client id, Client secret), kubernetes "
-        "(a projected token file), aws (STS web identity), gcp (metadata server), token_file, or token "
+        "How a task gets its token: client_credentials (Token URL, Client id, Client secret), attested (Airflow's "
+        "API server says who the task is; needs no other field), kubernetes (a projected token file), aws (STS web "
+        "identity), gcp (metadata server), token_file, or token "
         "(the fixed one in the password field, for trying things).",
         "choice",
         IDENTITIES,
@@ -75,6 +76,10 @@ REQUEST_OPTIONS = (
     "allow_redirects", "cert", "check_response", "max_redirects", "proxies", "proxy", "stream", "timeout", "trust_env",
     "verify", "verify_ssl",
 )  # fmt: skip
+
+# What the API server adds to an attested connection as a task reads it: when its token ends (seconds since the epoch,
+# by the server's clock), and the whole connection, sealed for a deferral.
+ATTESTED_UNTIL, ATTESTED_SEALED = "attested_until", "attested_sealed"
 
 HIDDEN = ["schema", "extra"]
 PLACEHOLDERS = {

@@ -20,13 +20,15 @@ from requests.utils import rewind_body
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError, SSLError
 
 from airgate_provider import call as calls
-from airgate_provider import compat, form, refusal, settings, tokens
+from airgate_provider import compat, form, identity, refusal, settings, tokens
 from airgate_provider.call import Call
 from airgate_provider.errors import (
     ConnectionInvalid,
     GateBusy,
     GateConnectionError,
+    GateDenied,
     GateUnreachable,
+    TokenEnded,
     TokenRefused,
     TokenUnavailable,
 )
@@ -98,6 +100,14 @@ class AirgateHook(HttpHook):
         """The form's own fields (Airflow 2.11)."""
         return form.widgets()
 
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Connection:
+        """As in the stock hook. Raises TokenUnavailable where Airflow's API server does not hand it out."""
+        try:
+            return super().get_connection(conn_id)
+        except PermissionError:
+            raise identity.denied(conn_id) from None
+
     def run_and_check(
         self,
         session: requests.Session,
@@ -144,12 +154,12 @@ class AirgateHook(HttpHook):
         """What the Test button asks: is the gate there, does it take our token, does it know the upstream?"""
         try:
             connection = self.get_connection(self.http_conn_id)
-            said = settings.read(connection, connection.extra_dejson, self.upstream)
+            said = settings.read(connection, connection.extra_dejson, self.upstream, tokenless=True)
             with requests.Session() as session:
                 session.trust_env = bool(said.options.get("trust_env", True))
                 answer = session.get(
                     f"{said.base_url}/",
-                    auth=_Credential(Call(said)),
+                    auth=_Credential(Call(said)) if said.identity != "attested" else _no_credential,
                     timeout=20,
                     verify=said.options.get("verify", said.options.get("verify_ssl", True)),
                     cert=said.options.get("cert"),
@@ -302,10 +312,14 @@ class AirgateAsyncHook(HttpAsyncHook):
         justification: str | None = None,
         workload: Workload | None = None,
         number: int | None = None,
+        carried: Settings
+        | None = None,  # attested: in place of the connection, which a triggerer gets no token with
     ) -> None:
         super().__init__(
             method=method, http_conn_id=http_conn_id, retry_limit=retry_limit, retry_delay=retry_delay
         )
+        self.carried = carried
+        self.tries = 0  # calls that were made, or tried
         self.upstream = upstream
         self.roles = tuple(roles or ())
         self.justification = justification or ""
@@ -316,17 +330,20 @@ class AirgateAsyncHook(HttpAsyncHook):
     async def config(self) -> SessionConfig:
         """Where to call, and with which of requests' options; no credential and no header comes from here."""
         if self._config is None:
-            from airflow.providers.common.compat.connection import (
-                get_async_connection,
-                get_async_extra_dejson,
-            )
-
-            connection = await get_async_connection(conn_id=self.http_conn_id, hook=self)
-            said = settings.read(connection, await get_async_extra_dejson(connection), self.upstream)
+            said = self.carried or await self._looked_up()
             self._call = Call(said, self.workload, self.roles, self.justification, self.number)
             options = _for_aiohttp(said)
             self._config = SessionConfig(base_url=said.base_url, headers={}, auth=None, extra_options=options)
         return self._config
+
+    async def _looked_up(self) -> Settings:
+        from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+
+        try:
+            connection = await get_async_connection(conn_id=self.http_conn_id, hook=self)
+        except PermissionError:
+            raise identity.denied(self.http_conn_id) from None
+        return settings.read(connection, await get_async_extra_dejson(connection), self.upstream)
 
     def _get_request_func(
         self, session: aiohttp.ClientSession, method: str | None = None
@@ -334,7 +351,12 @@ class AirgateAsyncHook(HttpAsyncHook):
         stock: Callable[..., Awaitable[aiohttp.ClientResponse]] = super()._get_request_func(session, method)
 
         async def send(*arguments: Any, **options: Any) -> aiohttp.ClientResponse:
-            return await stock(*arguments, **options, middlewares=(partial(self._through_the_gate, []),))
+            self.tries += 1
+            try:
+                return await stock(*arguments, **options, middlewares=(partial(self._through_the_gate, []),))
+            except TokenEnded:
+                self.tries -= 1
+                raise
 
         async def patiently(*arguments: Any, **options: Any) -> aiohttp.ClientResponse:
             # Out here no timeout of a request runs while the gate is given the time that it asks for.
@@ -366,7 +388,7 @@ class AirgateAsyncHook(HttpAsyncHook):
         given = dict(request.headers)
         body = await request.body.as_bytes() if isinstance(request.body, aiohttp.Payload) else b""
         request.headers.update(call.headers(request.method, url, body, given))
-        token = await asyncio.to_thread(tokens.get, call.settings)
+        token = await self._token(call.settings)
         again = True
         while True:
             request.headers.update(calls.credential(token, request.method, url, given))
@@ -384,10 +406,20 @@ class AirgateAsyncHook(HttpAsyncHook):
                 raise refused.error()
             token, again = other, False
 
+    async def _token(self, said: Settings) -> Token:
+        if self.carried is None:
+            return await asyncio.to_thread(tokens.get, said)
+        token = identity.handed(said)
+        if token is None or not token.holds:
+            raise TokenEnded
+        return token
+
     async def _another(
         self, said: Settings, token: Token, refused: Refusal, response: aiohttp.ClientResponse
     ) -> Token | None:
         """A token, or the same with another proof, that may do better. None when there is none."""
+        if refused.stale and self.carried is not None:
+            raise TokenEnded(GateDenied(refused.sentence(), refused.request_id))
         if refused.stale:
             other = await asyncio.to_thread(renewed, said, token)
             return other if other.value != token.value else None
@@ -476,6 +508,11 @@ def settings_of(conn_id: str) -> Settings | None:
         return None
 
 
+def _no_credential(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """A callable, or requests would look for a password in ~/.netrc."""
+    return request
+
+
 def _tested(said: Settings, answer: requests.Response) -> tuple[bool, str]:
     request_id = answer.headers.get("Airgate-Request-Id")
     if not request_id:
@@ -488,6 +525,12 @@ def _tested(said: Settings, answer: requests.Response) -> tuple[bool, str]:
         if refusal.is_refusal(answer.status_code, answer.headers)
         else None
     )
+    if said.identity == "attested":
+        return (
+            True,
+            f"The gate at {said.gate} answers. With identity attested only a running task gets a token, so whether it "
+            f"is taken there can't be tried from here. Request id: {request_id}",
+        )
     if refused is None or (refused.code.startswith("policy.") and refused.status == 403):
         return (
             True,

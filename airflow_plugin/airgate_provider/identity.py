@@ -20,7 +20,7 @@ import requests
 
 from airgate_provider.dpop import ProofKey
 from airgate_provider.errors import TokenRefused, TokenUnavailable
-from airgate_provider.settings import Settings, sendable
+from airgate_provider.settings import Settings, claims, read, sendable
 
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 15.0
 LONGEST_ANSWER = 64 * 1024
@@ -50,13 +50,25 @@ class Token:
     key: ProofKey | None = field(default=None, repr=False)  # bound to it (RFC 9449)
 
     @classmethod
-    def living(cls, value: str, seconds: float | None, key: ProofKey | None = None) -> Token:
-        """A token that holds for so many seconds from now."""
+    def living(
+        cls, value: str, seconds: float | None, key: ProofKey | None = None, since: float | None = None
+    ) -> Token:
+        """A token that holds for so many seconds, from now when `since` is left out."""
         if seconds is None:
             return cls(value, key=key)
-        now = time.time()
+        now = time.time() if since is None else since
         # Early enough for a long request, and not so early that a short token is never used.
         return cls(value, now + seconds, now + seconds - min(300.0, seconds * 0.2), key)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it is too early to ask for another one."""
+        return self.refresh is None or time.time() < self.refresh
+
+    @property
+    def holds(self) -> bool:
+        """Whether it may still be used."""
+        return self.expires is None or time.time() < self.expires
 
 
 def fetch(settings: Settings) -> Token:
@@ -221,16 +233,16 @@ def _token_file(settings: Settings) -> Token:
         raise TokenUnavailable(f'{path} ("Token file") cannot be read: {type(error).__name__}.') from None
     if not sendable(value):
         raise TokenUnavailable(f'{path} ("Token file") holds no token.')
-    claims = _claims(value)
-    if settings.identity == "kubernetes" and settings.audience and claims is not None:
-        audience = claims.get("aud")
+    said = claims(value)
+    if settings.identity == "kubernetes" and settings.audience and said is not None:
+        audience = said.get("aud")
         named = [audience] if isinstance(audience, str) else audience
         if isinstance(named, list) and settings.audience not in named:
             raise TokenRefused(
                 f'{path} is a token for another audience than {settings.audience} ("Audience"). Set the audience '
                 "of the projected volume."
             )
-    expires = claims.get("exp") if claims is not None else None
+    expires = said.get("exp") if said is not None else None
     if isinstance(expires, bool) or not isinstance(expires, int | float):
         return Token(value, refresh=time.time() + 60)
     # Read again soon: the file is the truth, and reading it costs nothing.
@@ -309,7 +321,7 @@ def _gcp(settings: Settings) -> Token:
         kind = TokenUnavailable if answer.status_code >= 500 or answer.status_code == 429 else TokenRefused
         raise kind(f"{where} answered with status {answer.status_code}. Has this machine a service account?")
     value = body.decode("ascii", errors="replace").strip()
-    if _claims(value) is None or not sendable(value):
+    if claims(value) is None or not sendable(value):
         raise TokenUnavailable(f"{where} answered without a token.")
     return Token.living(value, _lifetime(value))
 
@@ -318,21 +330,49 @@ def _fixed(settings: Settings) -> Token:
     return Token(settings.secret)
 
 
-def _claims(token: str) -> dict[str, Any] | None:
-    """What a JWT says, unverified: it is ours to send, and the gate's to check."""
-    parts = token.split(".")
-    if len(parts) != 3:
+def handed(settings: Settings) -> Token | None:
+    """The token that came with an attested connection. None for any other connection."""
+    if settings.identity != "attested":
         return None
+    return Token.living(settings.secret, _lifetime(settings.secret) or 0.0, since=settings.received)
+
+
+def denied(conn_id: str) -> TokenUnavailable:
+    """What to say where Airflow's API server does not hand out a connection. Its reason stays in its own log."""
+    return TokenUnavailable(
+        f'Airflow\'s API server does not hand out the connection "{conn_id}" to this task. For identity attested its '
+        "log says why: attest.not_running (this try is over), attest.no_session (another one has taken its place), "
+        "attest.too_long (the DAG has too many tags or owners), attest.misconfigured (its [airgate] settings, or keys)."
+    )
+
+
+def _attested(settings: Settings) -> Token:
+    """The connection read again: Airflow's API server puts a new token in, while the task is at work."""
+    from airflow.providers.common.compat.sdk import BaseHook
+
     try:
-        return _document(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except ValueError:
-        return None
+        connection = BaseHook.get_connection(settings.conn_id)
+    except PermissionError:
+        raise denied(settings.conn_id) from None
+    except Exception as error:
+        raise TokenUnavailable(
+            f'The connection "{settings.conn_id}" cannot be read again for a new token: {type(error).__name__}. Is '
+            "Airflow's API server there?"
+        ) from None
+    said = read(connection, connection.extra_dejson, settings.upstream)
+    token = handed(said)
+    if token is None or said.session != settings.session:
+        raise TokenRefused(
+            f'The connection "{settings.conn_id}" has changed as the task ran: its token is another task\'s, or its '
+            "identity is not attested any more. The next try takes it as it is then."
+        )
+    return token
 
 
 def _lifetime(token: str) -> float | None:
     """Seconds from `iat` to `exp` of a token that was just made: both by its issuer's clock, so ours need not agree."""
-    claims = _claims(token) or {}
-    issued, expires = claims.get("iat"), claims.get("exp")
+    said = claims(token) or {}
+    issued, expires = said.get("iat"), said.get("exp")
     if isinstance(issued, int | float) and isinstance(expires, int | float) and expires > issued:
         return float(expires - issued)
     return None
@@ -340,6 +380,7 @@ def _lifetime(token: str) -> float | None:
 
 _SOURCES: dict[str, Callable[[Settings], Token]] = {
     "client_credentials": _client_credentials,
+    "attested": _attested,
     "kubernetes": _token_file,
     "token_file": _token_file,
     "aws": _aws,

@@ -13,6 +13,59 @@ def _modules(module: str) -> list[dict[str, Any]]:
     return [{"integration-name": _NAME, "python-modules": [f"airgate_provider.{module}"]}]
 
 
+def _option(kind: str, description: str, example: str | None = None, **more: Any) -> dict[str, Any]:
+    return {
+        "description": description,
+        "version_added": __version__,
+        "type": kind,
+        "example": example,
+        "default": None,
+        **more,
+    }
+
+
+# Set for the API server alone: whoever reads attest_keys can say of any task that it is another one.
+_CONFIG = {
+    "airgate": {
+        "description": "Attested tasks: the API server says who a task is (Airflow 3.3 or later). Set this for the API "
+        "server alone, and the keys out of reach of tasks.",
+        "options": {
+            "attest": _option(
+                "boolean",
+                "Whether the API server attests tasks. It does not start when the rest is wrong.",
+                default="False",
+            ),
+            "attest_issuer": _option(
+                "string",
+                "The address that the gate knows this Airflow by: the API server's own, and /airgate.",
+                "https://airflow.example.com/airgate",
+            ),
+            "attest_audience": _option(
+                "string", "The audience that the gate expects in a token.", "https://gate.example.com"
+            ),
+            "attest_keys": _option(
+                "string",
+                "The keys that tokens are signed with, newest first: a JWK Set with private parts. Read again every 30 "
+                "seconds.",
+                '{"keys": [{"kid": "…", "kty": "EC", …}]}',
+                sensitive=True,
+            ),
+            "attest_keys_file": _option(
+                "string",
+                "A file with the same, instead of attest_keys. Read again when it changes.",
+                "/run/secrets/attest-keys.json",
+            ),
+            "attest_lifetime": _option(
+                "integer", "How many seconds a token is good for: 60 to 600.", default="300"
+            ),
+            "attest_environment": _option(
+                "string", "The name of this Airflow, as policies know it.", "production"
+            ),
+        },
+    }
+}
+
+
 def get_provider_info() -> dict[str, Any]:
     """The provider's parts, after Airflow's provider_info.schema.json."""
     return {
@@ -35,5 +88,6 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "secrets-backends": ["airgate_provider.backend.AirgateSecretsBackend"],
+        "config": _CONFIG,
         "plugins": [{"name": "airgate", "plugin-class": "airgate_provider.plugin.AirgatePlugin"}],
     }

@@ -71,12 +71,13 @@ class AirgateOperator(HttpOperator):
         timeout: timedelta | int | float | None = None,
     ) -> NoReturn:
         """Defer to our trigger."""
-        ours = gated.trigger_for(self, trigger, kwargs)
-        super().defer(trigger=ours, method_name=method_name, kwargs=gated.pack(kwargs), timeout=timeout)
+        super().defer(
+            **gated.deferral(self, trigger=trigger, method_name=method_name, kwargs=kwargs, timeout=timeout)
+        )
 
     def execute_complete(
-        self, context: Any, event: dict[str, Any], paginated_responses: list[Any] | None = None
+        self, context: Any, event: dict[str, Any], paginated_responses: list[Any] | None = None, **kwargs: Any
     ) -> Any:
         """What the trigger brought. Raises GateDenied, GateBusy, or as HttpOperator does."""
-        gated.check_event(self, context, event)
-        return super().execute_complete(context, event, gated.unpack(paginated_responses))
+        kwargs["paginated_responses"] = paginated_responses
+        return gated.complete(self, super().execute_complete, context, event, kwargs)

@@ -1,7 +1,8 @@
-"""The plugin: an extra link on every task that goes through the gate."""
+"""The plugin: an extra link on every task that goes through the gate, and the issuer that attests tasks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
@@ -33,8 +34,34 @@ class AirgateRequestLink(BaseOperatorLink):
         return compat.task_page(ti_key) if compat.get_xcom(ti_key, "airgate_request_id") else ""
 
 
+class _Attesting:
+    """A list that only the API server reads of the plugin's class: made then, and empty unless tasks are attested."""
+
+    def __init__(self, make: Callable[[], list[Any]]) -> None:
+        self.make = make
+
+    def __get__(self, instance: object, owner: type) -> list[Any]:
+        from airgate_provider import attest_keys
+
+        return self.make() if attest_keys.on() else []
+
+
+def _apps() -> list[Any]:
+    from airgate_provider import attest_keys, issuer
+
+    return [{"app": issuer.app(), "url_prefix": attest_keys.MOUNT, "name": "Airgate issuer"}]
+
+
+def _middlewares() -> list[Any]:
+    from airgate_provider.execution import ExecutionMiddleware
+
+    return [{"middleware": ExecutionMiddleware, "name": "Airgate sessions"}]
+
+
 class AirgatePlugin(AirflowPlugin):
     """What Airflow finds under `airflow.plugins`."""
 
     name = "airgate"
     operator_extra_links: list[Any] = [AirgateRequestLink()]  # noqa: RUF012  # the base class has it so
+    fastapi_apps: Any = _Attesting(_apps)
+    fastapi_root_middlewares: Any = _Attesting(_middlewares)

@@ -69,20 +69,28 @@ def _methods(base: Any) -> dict[str, Any]:
     ) -> None:
         from airgate_provider import gated
 
-        if gated.is_gated(self):
-            trigger, kwargs = gated.trigger_for(self, trigger, kwargs), gated.pack(kwargs)
-        base.defer(self, trigger=trigger, method_name=method_name, kwargs=kwargs, timeout=timeout)
+        arguments = {"trigger": trigger, "method_name": method_name, "kwargs": kwargs, "timeout": timeout}
+        base.defer(self, **(gated.deferral(self, **arguments) if gated.is_gated(self) else arguments))
 
     def execute_complete(self: Any, context: Any, event: Any = None, **kwargs: Any) -> Any:
         from airgate_provider import gated
 
-        if gated.was_gated(self):
-            gated.check_event(self, context, event)
-            if "paginated_responses" in kwargs:
-                kwargs["paginated_responses"] = gated.unpack(kwargs["paginated_responses"])
+        if gated.AGAIN in kwargs or gated.was_gated(self):
+            return gated.complete(self, MethodType(base.execute_complete, self), context, event, kwargs)
         return base.execute_complete(self, context, event, **kwargs)
 
+    def execute_sync(self: Any, context: Any) -> Any:
+        from airgate_provider import gated
+
+        try:
+            return base.execute_sync(self, context)
+        except PermissionError:
+            gated.connection(self.http_conn_id)  # if that is what is denied, this says what to do
+            raise
+
     methods: dict[str, Any] = {"defer": defer, "execute_complete": execute_complete}
+    if hasattr(base, "execute_sync"):
+        methods["execute_sync"] = execute_sync
     stock = getattr(sys.modules.get(SENSORS), "HttpSensor", None)
     if (
         stock is not None and getattr(base, "poke", None) is stock.poke

@@ -54,10 +54,10 @@ class AirgateSensor(HttpSensor):
         timeout: timedelta | int | float | None = None,
     ) -> NoReturn:
         """Defer to our trigger."""
-        ours = gated.trigger_for(self, trigger, kwargs)
-        super().defer(trigger=ours, method_name=method_name, kwargs=kwargs, timeout=timeout)
+        super().defer(
+            **gated.deferral(self, trigger=trigger, method_name=method_name, kwargs=kwargs, timeout=timeout)
+        )
 
-    def execute_complete(self, context: Any, event: dict[str, Any] | None = None) -> None:
+    def execute_complete(self, context: Any, event: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """What the trigger brought. Raises GateDenied when the gate said no."""
-        gated.check_event(self, context, event)
-        super().execute_complete(context, event)
+        gated.complete(self, super().execute_complete, context, event, kwargs)

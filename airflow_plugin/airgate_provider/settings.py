@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import difflib
 import hashlib
+import json
 import logging
 import os
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from airgate_provider.errors import ConnectionInvalid
-from airgate_provider.fields import CLIENT_AUTHENTICATIONS, FIELDS, IDENTITIES, LABELS, REQUEST_OPTIONS
+from airgate_provider.fields import (
+    ATTESTED_SEALED,
+    ATTESTED_UNTIL,
+    CLIENT_AUTHENTICATIONS,
+    FIELDS,
+    IDENTITIES,
+    LABELS,
+    REQUEST_OPTIONS,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -23,6 +34,7 @@ KUBERNETES_FILE = "/var/run/secrets/tokens/airgate"
 # What each identity can't do without.
 REQUIRED = {
     "client_credentials": ("token_url", "login", "password"),
+    "attested": (),  # but a token, which comes with the connection
     "kubernetes": (),
     "aws": ("audience",),
     "gcp": ("audience",),
@@ -66,6 +78,9 @@ class Settings:
     cache_file: str = ""
     request_page: str = ""
     stock_hooks: bool = False
+    session: str = ""  # attested: whose the token is, one try of one task instance
+    received: float = 0.0  # attested: when the token came, by this machine's clock (time.time())
+    sealed: str = field(default="", repr=False)  # attested: the connection as a trigger carries it
     options: dict[str, Any] = field(default_factory=dict, compare=False)  # for requests, as in the stock hook
 
     @property
@@ -75,7 +90,12 @@ class Settings:
 
     @property
     def cache_key(self) -> str:
-        """One for each way to a token: no two connections that could get different ones share it."""
+        """One for each way to a token: no two connections that could get different ones share it.
+
+        Attested tokens are the task's own: two tasks in one process have two.
+        """
+        if self.identity == "attested":
+            return hashlib.sha256(f"attested\0{self.conn_id}\0{self.session}".encode()).hexdigest()
         parts = (
             self.identity, self.token_url, self.client_id, self.secret, self.scope, self.audience, self.resource,
             self.client_authentication, str(self.dpop), self.token_file, self.region,
@@ -84,10 +104,13 @@ class Settings:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def read(connection: Connection, extra: dict[str, Any], upstream: str | None = None) -> Settings:
+def read(
+    connection: Connection, extra: dict[str, Any], upstream: str | None = None, *, tokenless: bool = False
+) -> Settings:
     """The settings of a connection, whose extra is given apart. `upstream` replaces the connection's own.
 
-    Raises ConnectionInvalid, naming the field as the form shows it.
+    `tokenless`: an attested connection is read also where no token came with it. Raises ConnectionInvalid, naming the
+    field as the form shows it.
     """
     conn_id = connection.conn_id or "?"
 
@@ -143,6 +166,16 @@ def read(connection: Connection, extra: dict[str, Any], upstream: str | None = N
         raise wrong("host", problem)
     if identity == "client_credentials" and (problem := _unsafe(values["token_url"])) is not None:
         raise wrong("token_url", problem)
+    if identity == "attested":
+        parts = urlsplit(gate)
+        if parts.path or parts.query:  # the API server posts to an address below it
+            raise wrong(
+                "host", "has a path or a query. Where tasks are attested it is the gate's own: https://host."
+            )
+        if values["cache_file"]:
+            raise wrong("cache_file", "is set, but an attested token is for one task alone. Leave it empty.")
+        if (problem := _unattested(conn_id, values["password"], extra)) is not None and not tokenless:
+            raise ConnectionInvalid(problem)
     if values["request_page"] and not values["request_page"].startswith(("https://", "http://")):
         raise wrong(
             "request_page", "is no address. It looks like https://logs.example.com/?query={request_id}."
@@ -168,13 +201,64 @@ def read(connection: Connection, extra: dict[str, Any], upstream: str | None = N
         cache_file=values["cache_file"],
         request_page=values["request_page"],
         stock_hooks=bool(switches["stock_hooks"]),
+        session=_session(values["password"]) if identity == "attested" else "",
+        received=time.time() if identity == "attested" else 0.0,
+        sealed=_text(extra.get(ATTESTED_SEALED)) if identity == "attested" else "",
         options={option: extra[option] for option in REQUEST_OPTIONS if option in extra},
     )
+
+
+def is_attested(extra: dict[str, Any]) -> bool:
+    """Whether a connection of our type with this extra has the identity attested."""
+    return _choice(_text(extra.get("identity")), IDENTITIES) == "attested"
 
 
 def sendable(token: str) -> bool:
     """Whether a token can be sent. Libraries quote a header that can't be, and with it the token."""
     return bool(token) and token.isascii() and token.isprintable() and " " not in token
+
+
+def claims(token: str) -> dict[str, Any] | None:
+    """What a JWT says, unverified: it is ours to send, and the gate's to check. None when it is none."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        value = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _session(token: str) -> str:
+    """Whose token it is. One that does not say is shared with nobody either."""
+    session = (claims(token) or {}).get("sid")
+    return session if isinstance(session, str) and session else hashlib.sha256(token.encode()).hexdigest()
+
+
+def _unattested(conn_id: str, token: str, extra: dict[str, Any]) -> str | None:
+    """Why an attested connection has no token, and what to do; None when it has one."""
+    until = extra.get(ATTESTED_UNTIL)
+    if sendable(token) and isinstance(until, int | float) and not isinstance(until, bool):
+        return None
+    from airgate_provider import compat
+
+    said = f'Connection "{conn_id}" has the identity attested, but came without a token.'
+    if not compat.ATTESTS:
+        return (
+            f"{said} Only Airflow 3.3 and newer can attest, with this provider on its API server; this is "
+            f"{compat.AIRFLOW}. Choose another identity."
+        )
+    if (name := f"AIRFLOW_CONN_{conn_id.upper()}") in os.environ:
+        return (
+            f"{said} Airflow's API server puts one in, and this connection does not come from there: this process "
+            f"has it in its environment. Remove {name} here, and give the connection to the API server."
+        )
+    return (
+        f"{said} Airflow's API server puts one in when a running task reads the connection; a triggerer gets none. Is "
+        "[airgate] attest on there, and airgate_provider.backend.AirgateSecretsBackend its [secrets] backend? A "
+        "connection from a secrets backend of the worker's own does not pass by there: take it out of that."
+    )
 
 
 def _text(value: Any) -> str:
@@ -224,7 +308,7 @@ def _unsafe(url: str) -> str | None:
 
 
 def _warn_of_unknown(conn_id: str, extra: dict[str, Any]) -> None:
-    known = {each.name for each in FIELDS} | set(REQUEST_OPTIONS)
+    known = {each.name for each in FIELDS} | set(REQUEST_OPTIONS) | {ATTESTED_UNTIL, ATTESTED_SEALED}
     for name in sorted(set(extra) - known):
         if (conn_id, name) not in _warned:
             _warned.add((conn_id, name))

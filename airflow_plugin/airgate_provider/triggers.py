@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -12,17 +13,28 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow.providers.http.triggers.http import HttpResponseSerializer, HttpSensorTrigger, HttpTrigger
 from airflow.triggers.base import TriggerEvent
 
-from airgate_provider import compat
-from airgate_provider.errors import GateBusy
+from airgate_provider import compat, identity, sealed, tokens
+from airgate_provider.errors import GateBusy, TokenEnded
 from airgate_provider.hooks import AirgateAsyncHook
+from airgate_provider.settings import Settings
 from airgate_provider.workload import Workload
+
+CALLS = 3  # how often one is tried, as in the stock hook
+MOST_RENEWALS = 2  # in a row, without a call that the gate took
+
+RENEW = "renew"  # the event's status: the task fetches a new token, and defers again
 
 
 class _Carrying:
-    """What a trigger carries of its task. Never a token: that is asked for in the triggerer."""
+    """What a trigger carries of its task. Never a token in the clear: that is asked for in the triggerer.
+
+    The triggerer gets no attested one, which only a running task does. So the task sends its own along, sealed. When it
+    has ended, the trigger fires an event that makes the task fetch a new one and defer again.
+    """
 
     http_conn_id: str
     method: str
+    task_instance: Any
 
     def _carry(
         self,
@@ -31,20 +43,52 @@ class _Carrying:
         justification: str | None,
         workload: dict[str, Any] | None,
         number: int = 1,
+        attested: dict[str, Any] | None = None,
     ) -> None:
         self.upstream = upstream
         self.roles = list(roles or ())
         self.justification = justification
         self.workload = workload
         self.number = number
+        self.attested = attested
+        self._renewals: int = (attested or {}).get("renewals", 0)
+        self._tries: int = (attested or {}).get("tries", 0)
+        self._opened: Settings | None = None
 
     def _arguments(self, *names: str) -> dict[str, Any]:
         """As Airflow keeps them: those that are named, and what is carried."""
         carried = ("http_conn_id", "method", "upstream", "roles", "justification", "workload")
-        return {name: getattr(self, name) for name in (*names, *carried)}
+        arguments = {name: getattr(self, name) for name in (*names, *carried)}
+        return arguments if self.attested is None else {**arguments, "attested": self.attested}
+
+    async def _open(self) -> None:
+        """Raises ConnectionInvalid."""
+        if self.attested is None or self._opened is not None:
+            return
+        session = str(getattr(self.task_instance, "id", ""))
+        said = await asyncio.to_thread(sealed.opened, self.attested["sealed"], session, self.upstream)
+        await asyncio.to_thread(tokens.mask, said.secret)
+        self._opened = replace(said, received=self.attested["received"])
+
+    def _check_fresh(self) -> None:
+        token = None if self._opened is None else identity.handed(self._opened)
+        if token is not None and not token.fresh:
+            raise TokenEnded
+
+    def _taken(self) -> None:
+        """The gate took the token, whatever else it said."""
+        self._renewals = 0
+
+    def _renewal(self, ended: TokenEnded) -> dict[str, Any]:
+        """The event that asks for a new token; the error's own when new ones are of no use either."""
+        if self._renewals >= MOST_RENEWALS:
+            return failure(ended.refused or ended)
+        return {"status": RENEW, "renewals": self._renewals + 1, "tries": self._tries}
 
     def _get_async_hook(self) -> AirgateAsyncHook:
         return AirgateAsyncHook(
+            carried=self._opened,
+            retry_limit=max(1, CALLS - self._tries),
             method=self.method,
             http_conn_id=self.http_conn_id,
             upstream=self.upstream,
@@ -61,6 +105,8 @@ class AirgateTrigger(_Carrying, HttpTrigger):
     :param upstream: As in AirgateHook; so are `roles` and `justification`.
     :param workload: Workload.to_dict() of the task.
     :param number: Which of the task's calls this is, from 1.
+    :param attested: The task's own token: `sealed` (sealed.py), `received` (when, time.time()), and how often it was
+        renewed in a row (`renewals`), and the call tried (`tries`).
     """
 
     def __init__(
@@ -76,6 +122,7 @@ class AirgateTrigger(_Carrying, HttpTrigger):
         justification: str | None = None,
         workload: dict[str, Any] | None = None,
         number: int = 1,
+        attested: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             http_conn_id=http_conn_id,
@@ -85,7 +132,7 @@ class AirgateTrigger(_Carrying, HttpTrigger):
             data=data,
             extra_options=extra_options,
         )
-        self._carry(upstream, roles, justification, workload, number)
+        self._carry(upstream, roles, justification, workload, number, attested)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments, as Airflow keeps them."""
@@ -93,12 +140,22 @@ class AirgateTrigger(_Carrying, HttpTrigger):
         return f"{AirgateTrigger.__module__}.AirgateTrigger", arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """One event: `status` success with the `response`, or error with a `message` and what to do (see failure())."""
+        """One event: `status` success with the `response`, or error with a `message` and what to do (see failure()).
+
+        Or renew, for a new token.
+        """
         started = time.monotonic()
         try:
+            await self._open()
+            hook = self._get_async_hook()
             # Airflow has no annotations for this one.
-            response = await self._get_response(self._get_async_hook())  # type: ignore[no-untyped-call]
+            response = await self._get_response(hook)  # type: ignore[no-untyped-call]
             event = {"status": "success", "response": HttpResponseSerializer.serialize(response)}
+        except TokenEnded as ended:
+            if hook.tries:
+                self._taken()
+                self._tries += hook.tries
+            event = self._renewal(ended)
         except Exception as error:
             event = failure(error)
         await settle(started)
@@ -121,6 +178,7 @@ class AirgateSensorTrigger(_Carrying, HttpSensorTrigger):
         roles: Sequence[str] | None = None,
         justification: str | None = None,
         workload: dict[str, Any] | None = None,
+        attested: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
             endpoint=endpoint,
@@ -131,7 +189,7 @@ class AirgateSensorTrigger(_Carrying, HttpSensorTrigger):
             extra_options=extra_options,
             poke_interval=poke_interval,
         )
-        self._carry(upstream, roles, justification, workload)
+        self._carry(upstream, roles, justification, workload, attested=attested)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments, as Airflow keeps them."""
@@ -145,6 +203,7 @@ class AirgateSensorTrigger(_Carrying, HttpSensorTrigger):
         while True:
             wait = self.poke_interval
             try:
+                await self._open()
                 async with aiohttp.ClientSession() as session:
                     await self._get_async_hook().run(
                         session=session,
@@ -156,6 +215,9 @@ class AirgateSensorTrigger(_Carrying, HttpSensorTrigger):
                 break
             except GateBusy as error:  # not there yet either
                 wait = max(wait, error.retry_after)
+            except TokenEnded as ended:
+                event = self._renewal(ended)
+                break
             except AirflowException as error:
                 if not str(error).startswith("404:"):
                     event = failure(error)
@@ -163,7 +225,13 @@ class AirgateSensorTrigger(_Carrying, HttpSensorTrigger):
             except Exception as error:
                 event = failure(error)
                 break
+            self._taken()
             await asyncio.sleep(wait)
+            try:
+                self._check_fresh()
+            except TokenEnded as ended:
+                event = self._renewal(ended)
+                break
         await settle(started)
         yield TriggerEvent(event)
 

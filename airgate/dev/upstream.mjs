@@ -8,7 +8,7 @@
 //   …/status/503       that status            …/slow?ms=500    the answer begins that much later
 //   …/bytes?n=1000000  that many bytes        …/echo           the request's body, streamed back
 //   …/headers          headers a gate must not pass on          …/gzip   a compressed answer
-//   …/redirect         302 to another origin
+//   …/redirect         302 to another origin          …/ready?ms=500   404 until so long after it was first asked for
 //
 // It ends when its standard input closes, so it never outlives whoever started it.
 import { createServer } from "node:http";
@@ -56,7 +56,15 @@ async function stream(response, length) {
   response.end();
 }
 
+const asked = new Map();  // when each address that gets ready was first asked for
+
 const answers = {
+  async ready(request, response, path, query) {
+    const address = path + query;
+    if (!asked.has(address)) asked.set(address, Date.now());
+    const ready = Date.now() - asked.get(address) >= number(query, "ms", 600_000);
+    json(response, ready ? 200 : 404, await seen(request, path, query));
+  },
   async slow(request, response, path, query) {
     await new Promise((resume) => setTimeout(resume, number(query, "ms", 600_000)));
     json(response, 200, await seen(request, path, query));

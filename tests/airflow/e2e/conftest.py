@@ -12,6 +12,7 @@ from airgate.dev.airflow import PLUGIN, VERSIONS, Airflow
 from airgate.dev.stack import AUDIENCE, LocalStack, Ports, Stack
 from airgate.policy.publish import publish_local
 from airgate.policy.seed import STARTER
+from attested import Attested, running
 from rig import Rig, TokenEndpoint
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -75,6 +76,13 @@ def rig(
             yield Rig(version, airflow, tokens, stack)
     finally:
         tokens.close()
+
+
+@pytest.fixture(scope="session")
+def attested(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attested]:
+    """Airflow 3.3 that attests its tasks, beside a gate of its own that takes its word for them."""
+    with running(tmp_path_factory.mktemp("attested")) as started:
+        yield started
 
 
 def _variables(stack: Stack, tokens: TokenEndpoint, folder: Path) -> dict[str, str]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -23,6 +24,11 @@ os.environ["AIRFLOW__CORE__TEST_CONNECTION"] = "Enabled"
 os.environ["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] = "False"
 for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
     os.environ.pop(name, None)
+
+# Only Airflow 3.3's API server attests tasks. (Asked of the installed package: Airflow is not imported yet.)
+collect_ignore_glob = (
+    [] if tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 3) else ["test_attest_api*.py"]
+)
 
 
 @dataclass

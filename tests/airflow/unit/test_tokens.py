@@ -180,7 +180,7 @@ def test_a_token_out_of_the_file_is_masked_too(
     server: Server, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     masked: list[str] = []
-    monkeypatch.setattr(tokens, "_mask", masked.append)
+    monkeypatch.setattr(tokens, "mask", masked.append)
     server.says(granted("fetched"))
     said = settings(cache_file=str(tmp_path / "tokens.json"))
     tokens.get(said)
