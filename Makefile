@@ -9,7 +9,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo dev test fuzz check lint types bench bench-policy bench-tokens bench-ops bench-audit \
-  format lock clean test-airflow demo-airflow bench-airflow lock-airflow
+  bench-exchange format lock clean test-airflow demo-airflow bench-airflow bench-attest lock-airflow
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ bench-audit: setup ## Measure what the audit log costs a call, and how fast logs
 	@$(BIN)/python -m bench.audit
 	@$(BIN)/python -m bench.verify
 
+bench-exchange: setup ## Measure what exchanging a token costs beside a plain call (results in bench/)
+	@$(BIN)/python -m bench.exchange
+
 # Real Airflow, each version in an environment of its own below .airflow, made from its freeze when that has changed.
 test-airflow: setup ## The Airflow provider in Airflow 3.3 and 2.11, against the running gate (minutes)
 	@$(BIN)/python -m airgate.dev.airflow
@@ -71,6 +74,10 @@ demo-airflow: setup ## An unchanged Airflow DAG goes through the gate, about a m
 bench-airflow: setup ## Measure what the Airflow provider costs a task beside the stock hook
 	@$(BIN)/python -m airgate.dev.airflow
 	@$(BIN)/python tests/airflow/bench/run.py
+
+bench-attest: setup ## Measure what fetching a connection costs more when Airflow attests its tasks (results in bench/)
+	@$(BIN)/python -m airgate.dev.airflow
+	@PYTHONPATH=tests/airflow/e2e $(BIN)/python tests/airflow/bench/attest.py
 
 lock-airflow: setup ## Renew the freezes of Airflow that the provider is tested with
 	@for release in 3.3.2 2.11.2; do \

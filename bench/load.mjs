@@ -3,11 +3,11 @@
 //   node load.mjs '{"port": 8801, "path": "/…", "amount": 3000, "tokens": "FILE", "from": 0, "count": 1, "host": null}'
 //
 // FILE holds a token a line; the run goes round the `count` tokens from number `from` on, one a request. `host` is what
-// requests say in Host, where that isn't the address. The result is {"seconds", "p50", "p99"} (the latter in milliseconds), or {"error"} when an answer was anything but 200.
+// requests say in Host, where that isn't the address. With `form`, a text, requests are POSTs of that and the token behind it, as a form. The result is {"seconds", "p50", "p99"} (the latter in milliseconds), or {"error"} when an answer was anything but 200.
 import { readFileSync } from "node:fs";
 import autocannon from "autocannon";
 
-const { port, path, amount, tokens, from, count, host } = JSON.parse(process.argv[2]);
+const { port, path, amount, tokens, from, count, host, form } = JSON.parse(process.argv[2]);
 const pool = readFileSync(tokens, "utf8").split("\n").slice(from, from + count);
 const headers = {
   ...(host && { host }),
@@ -31,12 +31,14 @@ const run = autocannon({
   timeout: 30,
   requests: [
     {
-      method: "GET",
+      method: form ? "POST" : "GET",
       path,
-      setupRequest: (request) => ({
-        ...request,
-        headers: { ...headers, authorization: `Bearer ${pool[next++ % pool.length]}` },
-      }),
+      setupRequest: (request) => {
+        const token = pool[next++ % pool.length];
+        return form
+          ? { ...request, headers: { ...headers, "content-type": "application/x-www-form-urlencoded" }, body: form + token }
+          : { ...request, headers: { ...headers, authorization: `Bearer ${token}` } };
+      },
       onResponse(status, body) {
         if (status !== 200) error ??= `answered ${status}: ${body.slice(0, 300)}`;
       },

@@ -74,8 +74,13 @@ class Serving:
         if (status := self.answer(path, token).status_code) != 403:
             raise BenchError(f"{self.name} should have refused {path} and answered {status}")
 
-    def load(self, path: str, amount: int, tokens: Path, *, first: int = 0, count: int = 1) -> Load:
-        """Send `amount` requests over 8 connections. Raises BenchError unless every answer is 200."""
+    def load(
+        self, path: str, amount: int, tokens: Path, *, first: int = 0, count: int = 1, form: str | None = None
+    ) -> Load:
+        """Send `amount` requests over 8 connections. Raises BenchError unless every answer is 200.
+
+        `form`: what is posted, as a form, before the token, which is then in no header.
+        """
         settings = {
             "port": self.port,
             "path": path,
@@ -84,6 +89,7 @@ class Serving:
             "from": first,
             "count": count,
             "host": self.host,
+            "form": form,
         }
         before = self._all_cpu_seconds()
         done = subprocess.run(
