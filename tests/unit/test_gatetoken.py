@@ -757,7 +757,9 @@ INNER = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("inner", INNER, ids=str)
+@pytest.mark.parametrize(
+    "inner", INNER, ids=lambda inner: str({k: "absent" if v is ABSENT else v for k, v in inner.items()})
+)
 def test_a_shape_that_this_gate_does_not_write(inner: dict[str, Any]) -> None:
     gate = Exchanging()
     assert refused_at(gate, asking(forged(changed(good(gate), **inner)))) == Reason.TOKEN_CLAIMS
