@@ -25,7 +25,7 @@ from trust import ALGORITHM, VARIABLE, pae
 
 KEY = "AUDIT_KEY"  # the Worker's secret: a private Ed25519 JWK with its `kid`
 EVENTS, SECONDS = "AUDIT_EVENTS", "AUDIT_SECONDS"  # variables: after how many lines, or how long, to sign
-USUAL_EVENTS, USUAL_SECONDS = 1000, 10.0
+USUAL_EVENTS, USUAL_SECONDS = 4000, 10.0
 LONGEST_SECONDS = 10.0  # the runtime ends what goes on for 30 s behind an answer
 TIMEOUT = 2.0  # seconds for D1, and for R2
 LONGEST_WORK = 8.0  # seconds after which no other step is begun

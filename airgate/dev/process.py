@@ -84,7 +84,9 @@ class Process:
         self._signal(signal.SIGKILL)
         self._popen.wait()
         self._reader.join(GRACE)
-        for stream in (self._popen.stdin, self._popen.stdout):
+        # Somebody who left the group may hold the other end yet: then the thread goes on reading.
+        read = None if self._reader.is_alive() else self._popen.stdout
+        for stream in (self._popen.stdin, read):
             if stream is not None:
                 stream.close()
 

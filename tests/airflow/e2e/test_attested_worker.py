@@ -49,7 +49,8 @@ def test_a_task_calls_as_itself_however_it_calls(
 def test_a_trigger_carries_the_token_sealed(attested: Attested, runs: dict[str, str]) -> None:
     query = (
         "SELECT trigger.kwargs, task_instance.next_kwargs FROM trigger "
-        "JOIN task_instance ON task_instance.trigger_id = trigger.id WHERE task_instance.dag_id = 'worker_long'"
+        "JOIN task_instance ON task_instance.trigger_id = trigger.id "
+        "WHERE task_instance.dag_id = 'worker_long' AND task_instance.task_id = 'waits'"
     )
     deadline = time.monotonic() + 60
     while not (rows := attested.airflow.rows(query)):
