@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from airgate.dev.signing import new_keys
+from airgate.dev.signing import new_audit_keys, new_keys
+from airgate.engine import AUDIT_KEY
 from airgate.node import PROJECT, NodeMissing, WranglerFailed, run_wrangler
 from bench import chart, envoy, policy, tokens
 from bench.rig import HERE, BenchError, Load, Server, Serving
@@ -53,6 +54,7 @@ class Case(NamedTuple):
 CASES = (
     Case("bare", "Bare Python Worker", "passes requests through", "bare", False, decides=False),
     Case("ceiling", "Python ceiling", "also rebuilds the headers both ways", "ceiling", False, decides=False),
+    Case("lean", "Python, no event loop", "the same, by the gate's means", "lean", False, decides=False),
     Case("gate-seen", "Gate, token seen before", "verifies, decides, logs, forwards", "gate", False),
     Case(
         "gate-unread",
@@ -107,6 +109,7 @@ class Rig:
             "PROXY_SECRETS": secrets.token_hex(32),
             "ASSERTION_KEYS": json.dumps({"issuer": "https://gate.example.com", "keys": keys}),
             policy.CREDENTIAL: secrets.token_hex(32),
+            AUDIT_KEY: new_audit_keys()[0],
         }
         self.state = scratch / "state"
         self.policies = policy.publish(self.state, self.upstream, self.upstream)
@@ -145,7 +148,7 @@ class Rig:
 
     def start_all(self, running: ExitStack) -> dict[str, Serving]:
         """All that is measured, by name."""
-        names = ("bare", "ceiling", "gate", "gate-unread", "jose")
+        names = ("bare", "ceiling", "lean", "gate", "gate-unread", "jose")
         workers = {name: running.enter_context(self.server(name)) for name in names}
         asks = running.enter_context(self.envoy_before(workers["gate"]))
         return {**workers, "envoy-asks": asks, "envoy": running.enter_context(self.envoy_alone())}

@@ -22,8 +22,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from airgate.dev.signing import new_audit_keys
-from airgate.engine import AUDIT_KEY
 from airgate.node import PROJECT, NodeMissing, WranglerFailed
 from bench import policy
 from bench.__main__ import GENERATIONS, WARM_UP, Rig, machine
@@ -157,7 +155,6 @@ def main(
             Progress(*columns, console=console) as progress,
         ):
             rig = Rig(Path(scratch), stack)
-            rig.secrets[AUDIT_KEY] = new_audit_keys()[0]
             results = {
                 "date": datetime.now(UTC).date().isoformat(),
                 "machine": machine(),

@@ -15,11 +15,19 @@ const { Miniflare, Log, LogLevel } = createRequire(path.join(root, "node_modules
 );
 const folder = path.join(root, "bench/workers", worker);
 
+// What the gate's own modules give a Worker that has them, too.
+const shared = worker === "lean" ? ["javascript.py", "promise.py"] : [];
+
 function python() {
   return {
     compatibilityFlags: ["python_workers"],
     modules: [
       { type: "PythonModule", path: "worker.py", contents: readFileSync(path.join(folder, "src/worker.py"), "utf8") },
+      ...shared.map((name) => ({
+        type: "PythonModule",
+        path: name,
+        contents: readFileSync(path.join(root, "src", name), "utf8"),
+      })),
       { type: "PythonModule", path: "upstream.py", contents: `ORIGIN = ${JSON.stringify(upstream)}\n` },
     ],
   };

@@ -1,54 +1,36 @@
-"""The gate's entry point on Cloudflare Workers: the only file that touches JavaScript.
+"""The gate's entry point on Cloudflare Workers: with javascript.py, all that touches JavaScript.
 
 It turns the runtime's objects into plain values, hands them to `gateway.handle`, and turns the result back. Every
 crossing costs microseconds, so each thing is read once. At module level nothing of JavaScript is created: production
 snapshots the interpreter after this import.
 """
 
-import asyncio
-import functools
 import os
 import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
-import js
-from js import (
-    AbortController,
-    AbortSignal,
-    Array,
-    Headers,
-    Object,
-    Response,
-    clearTimeout,
-    console,
-    crypto,
-    setTimeout,
-)
-from js import fetch as js_fetch
-from pyodide.ffi import JsException, create_proxy, to_js
+from js import AbortSignal, Response
+from pyodide.ffi import JsException, to_js
 
 import audit
 import gateway
 import headers
 import problem
+import promise
 import traceparent
+from javascript import ALGORITHMS, javascript, present
 from keys import Key
 from model import Denied, Inbound, Outbound, Reason, Refusal, Relay, UpstreamAnswer
+from promise import begin, begin_applied, called, settled, within
 from signing import SigningKey
 from state import State
 
-# WebCrypto's names for RFC 7518's algorithms: what importKey needs, and what verify needs.
-_ALGORITHMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "RS256": ({"name": "RSASSA-PKCS1-v1_5", "hash": "SHA-256"}, {"name": "RSASSA-PKCS1-v1_5"}),
-    "PS256": ({"name": "RSA-PSS", "hash": "SHA-256"}, {"name": "RSA-PSS", "saltLength": 32}),
-    "ES256": ({"name": "ECDSA", "namedCurve": "P-256"}, {"name": "ECDSA", "hash": "SHA-256"}),
-    "ES384": ({"name": "ECDSA", "namedCurve": "P-384"}, {"name": "ECDSA", "hash": "SHA-384"}),
-    "ES512": ({"name": "ECDSA", "namedCurve": "P-521"}, {"name": "ECDSA", "hash": "SHA-512"}),
-    "EdDSA": ({"name": "Ed25519"}, {"name": "Ed25519"}),
-}
+# At every request the runtime asks this module whether it is a promise: an answer is quicker than an AttributeError.
+then = None
 
 BODY = 5.0  # seconds that a body which the gate itself reads may take
+MOST_CHUNKS = 16_384  # each takes some memory while a stream is read
 
 _state = State()
 _secrets: dict[
@@ -56,52 +38,9 @@ _secrets: dict[
 ] = {}  # those that have been asked for; a new value is a new version of the Worker, and of this
 
 
-def _plain(members: dict[str, Any]) -> Any:
-    return to_js(members, dict_converter=Object.fromEntries)
-
-
-def _function(method: Any) -> Any:
-    """A method as a plain function, whose first argument is the object."""
-    return method.call.bind(method)
-
-
-class _Script:
-    """JavaScript functions, each looked up once: a look-up is a crossing too."""
-
-    def __init__(self) -> None:
-        self.log = console.log
-        self.check = crypto.subtle.verify
-        self.sign = crypto.subtle.sign
-        self.verifying = {name: _plain(verifying) for name, (_, verifying) in _ALGORITHMS.items()}
-        self.new_controller = AbortController.new
-        self.new_response = Response.new
-        self.array_from = getattr(Array, "from")
-        self.from_entries = Object.fromEntries
-        # Methods as plain functions: one that is looked up on an object is a new proxy each time.
-        self.join = _function(Array.prototype.join)
-        self.keys = _function(Headers.prototype.keys)
-        self.set_header = _function(Headers.prototype.set)
-        # And a timer can call this one without a proxy of ours.
-        self.abort = _function(AbortController.prototype.abort)
-
-
-@functools.cache
-def _script() -> _Script:
-    return _Script()
-
-
-def _object(members: dict[str, Any]) -> Any:
-    return to_js(members, dict_converter=_script().from_entries)
-
-
-def _present(value: Any) -> bool:
-    """Newer Pyodides have a value of its own for null, older ones None."""
-    return value is not None and type(value).__name__ != "JsNull"
-
-
 def _value(headers: Any, name: str) -> str | None:
     """The value of a header; None when there is none."""
-    value = headers.get(name)
+    value = javascript().get_header(headers, name)
     return value if isinstance(value, str) else None
 
 
@@ -110,16 +49,25 @@ def _name(error: JsException) -> str:
     return str(getattr(error, "name", "unnamed"))
 
 
-async def _read(stream: Any, limit: int) -> bytes | None:
-    """All of a stream; None when that is more than `limit` bytes."""
+async def _read(stream: Any, limit: int, seconds: float | None = None) -> bytes | None:
+    """All of a stream; None when that is more than `limit` bytes, or comes in more than MOST_CHUNKS.
+
+    Raises TimeoutError after `seconds`, if given.
+    """
     reader = stream.getReader()
+    time_limit = promise.Limit(seconds) if seconds is not None else None
+    wait = settled if time_limit is None else time_limit.settled
     parts, size = [], 0
-    while not (chunk := await reader.read()).done:
-        parts.append(part := chunk.value.to_bytes())
-        size += len(part)
-        if size > limit:
-            await reader.cancel()
-            return None
+    try:
+        while not (chunk := await wait(begin(reader.read, reader))).done:
+            parts.append(part := chunk.value.to_bytes())
+            size += len(part)
+            if size > limit or len(parts) > MOST_CHUNKS:
+                await called(reader.cancel, reader)
+                return None
+    finally:
+        if time_limit is not None:
+            time_limit.end()
     return b"".join(parts)
 
 
@@ -135,10 +83,18 @@ def _request_id() -> str:
     return request_id
 
 
+class _Answer(NamedTuple):
+    """An upstream's answer, as the runtime has it."""
+
+    native: Any
+    headers: Any
+    names: str  # of its headers, in lower case, with commas between
+
+
 class Runtime:
     """The pipeline's ports, for one request."""
 
-    __slots__ = ("_body", "_ctx", "_env", "_held", "_request", "_script")
+    __slots__ = ("_body", "_ctx", "_env", "_held", "_js", "_request")
 
     def __init__(self, request: Any, env: Any, ctx: Any) -> None:
         self._request = request
@@ -146,40 +102,46 @@ class Runtime:
         self._ctx = ctx
         self._body: Any = None
         self._held = False  # whether the body is here, to be sent as often as need be
-        self._script = _script()
+        self._js = javascript()
 
     def read(self, request_id: str) -> Inbound:
-        request = self._request
-        if _present(body := request.body):
+        request, js = self._request, self._js
+        if present(body := js.request_body(request)):
             self._body = body
         # All names and values in one crossing. Neither can hold a line feed, and a name no comma (RFC 9110 §5).
-        lines = self._script.join(self._script.array_from(request.headers), "\n")
+        lines = js.join(js.array_from(js.request_headers(request)), "\n")
         headers = dict([line.split(",", 1) for line in lines.split("\n")]) if lines else {}
-        return Inbound(request_id, time.time(), request.method, request.url, headers, self._body is not None)
+        method, url = js.method(request), js.url(request)
+        return Inbound(request_id, time.time(), method, url, headers, self._body is not None)
 
     def now(self) -> float:
         return time.time()
 
     def log(self, line: str) -> None:
         journal = _state.journal
-        self._script.log(journal.take(line))
+        self._js.log(journal.take(line))
         if (wait := journal.due(time.time())) is not None:
             self.defer(_state.settle(wait, self))
 
-    def _promise(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Future[Any]":
-        # The promise must own its proxy, or the runtime takes it away when the handler returns.
-        task = asyncio.ensure_future(work)
-        proxy = create_proxy(task)
-        task.add_done_callback(lambda _: proxy.destroy())
-        self._ctx.waitUntil(proxy)
-        return task
-
     def defer(self, work: Coroutine[Any, Any, Any]) -> None:
-        self._promise(work)
+        self._ctx.waitUntil(promise.promised(promise.later(work)))
 
     async def last(self, work: Coroutine[Any, Any, bool]) -> bool:
         # A client that hangs up ends its handler, but not what the runtime was asked to wait for.
-        return bool(await asyncio.shield(self._promise(work)))
+        raised: list[Exception] = []
+
+        async def kept() -> bool:
+            try:
+                return await work
+            except Exception as error:
+                raised.append(error)
+                raise
+
+        self._ctx.waitUntil(result := promise.promised(kept()))
+        try:
+            return bool(await settled(result))
+        except OSError:  # a promise holds no exception of Python's
+            raise raised[0] if raised else OSError("the work is lost") from None
 
     def country(self) -> str | None:
         # The header of the same meaning is not always set there, so a client could.
@@ -191,20 +153,20 @@ class Runtime:
     def _edge(self, name: str) -> str | None:
         """What the edge says of a request, which no client can set."""
         edge: Any = getattr(self._request, "cf", None)
-        value = getattr(edge, name, None) if _present(edge) else None
+        value = getattr(edge, name, None) if present(edge) else None
         return value if isinstance(value, str) else None
 
     async def allow(self, binding: str, key: str) -> bool:
         limiter: Any = getattr(self._env, binding, None)
-        if not _present(limiter):
+        if not present(limiter):
             raise LookupError(binding)
-        return bool((await limiter.limit(_object({"key": key}))).success)
+        return bool((await called(limiter.limit, limiter, {"key": key})).success)
 
     async def body(self, limit: int) -> bytes:
         if self._body is None:
             return b""
         try:
-            text = await asyncio.wait_for(_read(self._body, limit), BODY)
+            text = await _read(self._body, limit, BODY)
         except TimeoutError:
             raise Denied(Reason.REQUEST_BODY_INVALID, hint=f"send it within {BODY:.0f} s") from None
         if text is None:
@@ -215,7 +177,7 @@ class Runtime:
         held = _secrets.get(name)
         if held is None:
             held = getattr(self._env, name, None)
-            if not _present(held):
+            if not present(held):
                 raise LookupError(name)
             if not isinstance(held, str):  # a number or an object of wrangler.toml's
                 raise ValueError(f"{name} is not a text")
@@ -223,14 +185,15 @@ class Runtime:
         return held
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await promise.sleep(seconds)
 
     def random(self) -> float:
         return int.from_bytes(os.urandom(4), "big") / 2**32
 
     async def kv(self, key: str, timeout: float) -> str | None:
         try:
-            value = await asyncio.wait_for(self._env.POLICY.get(key), timeout)
+            namespace = self._env.POLICY
+            value = await within(timeout, begin(namespace.get, namespace, key))
         except (JsException, AttributeError) as error:
             raise OSError(f"KV: {type(error).__name__}") from error
         return value if isinstance(value, str) else None
@@ -238,7 +201,7 @@ class Runtime:
     async def database(self, sql: str, values: tuple[int | str, ...], timeout: float) -> str | None:
         try:
             statement = self._env.STATE.prepare(sql).bind(*values)
-            found = await asyncio.wait_for(statement.first("value"), timeout)
+            found = await within(timeout, begin(statement.first, statement, "value"))
         except (JsException, AttributeError) as error:
             # Its message is of SQL and tables, never of a value.
             told = getattr(error, "message", None)
@@ -246,11 +209,12 @@ class Runtime:
         return found if isinstance(found, str) else None
 
     def stores(self) -> bool:
-        return _present(getattr(self._env, "AUDIT", None))
+        return present(getattr(self._env, "AUDIT", None))
 
     async def store(self, name: str, text: str, timeout: float) -> None:
         try:
-            await asyncio.wait_for(self._env.AUDIT.put(name, text), timeout)
+            bucket = self._env.AUDIT
+            await within(timeout, begin(bucket.put, bucket, name, text))
         except (JsException, AttributeError) as error:
             raise OSError(_name(error) if isinstance(error, JsException) else "AUDIT is no bucket") from error
 
@@ -258,12 +222,12 @@ class Runtime:
         try:
             signal = AbortSignal.timeout(int(timeout * 1000))
             options = {"redirect": "manual", "signal": signal, "cache": "no-store"}
-            answer = await js_fetch(url, _object(options))
+            answer = await settled(begin_applied(javascript().fetch, url, options))
             if answer.status != 200:
-                if _present(answer.body):
-                    await answer.body.cancel()  # or it would hold its connection
+                if present(answer.body):
+                    await called(answer.body.cancel, answer.body)  # or it would hold its connection
                 raise OSError(f"answered {answer.status}")
-            if not _present(answer.body):
+            if not present(answer.body):
                 raise OSError("answered nothing")
             text = await _read(answer.body, limit)
             if text is None:
@@ -286,13 +250,13 @@ class Runtime:
         options = {
             "method": "POST",
             "headers": headers,
-            "body": to_js(body),
+            "body": body,
             "redirect": "manual",
             "signal": AbortSignal.timeout(int(timeout * 1000)),
         }
         try:
-            answer = await js_fetch(url, _object(options))
-            text = await _read(answer.body, limit) if _present(answer.body) else b""
+            answer = await settled(begin_applied(javascript().fetch, url, options))
+            text = await _read(answer.body, limit) if present(answer.body) else b""
         except JsException as error:
             name = _name(error)
             timed_out = name in ("AbortError", "TimeoutError")
@@ -302,15 +266,14 @@ class Runtime:
         return answer.status, text, _value(answer.headers, "retry-after")
 
     async def sign(self, key: SigningKey, signed: bytes) -> bytes:
-        name, script = key.algorithm, _script()
+        name, js = key.algorithm, javascript()
         handle = key.handles.get(name)
         try:
             if handle is None:
-                handle = await crypto.subtle.importKey(
-                    "jwk", _object(key.jwk), _object(_ALGORITHMS[name][0]), False, to_js(["sign"])
-                )
+                handle = await _imported(key.jwk, name, "sign")
                 key.handles[name] = handle
-            signature = await script.sign(script.verifying[name], handle, to_js(signed))
+            how = js.verifying[name]
+            signature = await settled(begin_applied(js.sign, how, handle, signed))
         except JsException as error:
             raise Denied(
                 Reason.UPSTREAM_CREDENTIAL, f"the runtime refused the key: {_name(error)}"
@@ -318,15 +281,14 @@ class Runtime:
         return bytes(signature.to_bytes())
 
     async def verify(self, key: Key, algorithm: str, signature: bytes, signed: bytes) -> bool:
-        handle, script = key.handles.get(algorithm), _script()
+        handle, js = key.handles.get(algorithm), javascript()
         try:
             if handle is None:
-                handle = await crypto.subtle.importKey(
-                    "jwk", _object(key.jwk), _object(_ALGORITHMS[algorithm][0]), False, to_js(["verify"])
-                )
+                handle = await _imported(key.jwk, algorithm, "verify")
                 key.handles[algorithm] = handle
-            how = script.verifying[algorithm]
-            return bool(await script.check(how, handle, to_js(signature), to_js(signed)))
+            how = js.verifying[algorithm]
+            right = await settled(begin_applied(js.verify, how, handle, signature, signed))
+            return bool(right)
         except JsException as error:
             raise Denied(Reason.TOKEN_KEY, f"the runtime refused the key: {_name(error)}") from error
 
@@ -335,10 +297,10 @@ class Runtime:
         try:
             # Bytes of a known number never enter Python.
             if declared is not None and declared.isdigit() and len(declared) < 16 and int(declared) <= limit:
-                work = self._script.new_response(self._body).arrayBuffer()
+                whole = self._js.new_response(self._body)
+                body = await within(timeout, begin(whole.arrayBuffer, whole))
             else:
-                work = _read(self._body, limit)
-            body = await asyncio.wait_for(work, timeout)
+                body = await _read(self._body, limit, timeout)
         except TimeoutError:
             raise Denied(Reason.REQUEST_BODY_INVALID, hint=f"send it within {timeout:.0f} s") from None
         except JsException as error:
@@ -353,9 +315,9 @@ class Runtime:
 
     async def send(self, call: Outbound) -> UpstreamAnswer:
         # The first limit is on the answer's headers only: AbortSignal.timeout() would cut a long body off as well.
-        script = self._script
-        controller = script.new_controller()
-        timer = setTimeout(script.abort, int(call.timeout * 1000), controller)
+        js = self._js
+        controller = js.new_controller()
+        timer = js.set_timeout(js.abort, int(call.timeout * 1000), controller)
         options = {
             "method": call.method,
             "headers": call.headers,
@@ -371,45 +333,55 @@ class Runtime:
         last = None
         if call.total_timeout is not None:
             # It ends with the request at the latest, so nobody has to take it back.
-            last = setTimeout(script.abort, int(call.total_timeout * 1000), controller)
+            last = js.set_timeout(js.abort, int(call.total_timeout * 1000), controller)
         try:
-            native = await self._fetch(call.via)(call.url, _object(options))
+            fetch = js.fetch if call.via is None else self._bound(call.via)
+            native = await settled(begin_applied(fetch, call.url, options))
         except JsException as error:
             timed_out = _name(error) in ("AbortError", "TimeoutError")
             raise Denied(Reason.UPSTREAM_TIMEOUT if timed_out else Reason.UPSTREAM_UNREACHABLE) from error
         finally:
-            clearTimeout(timer)
+            js.clear_timeout(timer)
         # 101, or a status that HTTP does not have: the runtime cannot build such an answer.
-        status = native.status
+        status = js.status(native)
         if not 200 <= status <= 599:
             raise Denied(Reason.UPSTREAM_UNREACHABLE, f"answered {status}")
-        body = native.body
-        if last is not None and _present(body):
-            if (_value(native.headers, "content-type") or "").lower().startswith("text/event-stream"):
-                clearTimeout(last)  # events may go on for ever
+        body, told = js.body(native), js.headers(native)
+        if last is not None and present(body):
+            if (_value(told, "content-type") or "").lower().startswith("text/event-stream"):
+                js.clear_timeout(last)  # events may go on for ever
             else:
-                body = _limited(native, controller.signal)
-        return UpstreamAnswer(status, native, body)
+                body = _limited(body, told, controller.signal)
+        names = js.join(js.array_from(js.keys(told)), ",")
+        return UpstreamAnswer(status, _Answer(native, told, names), body)
 
-    def _fetch(self, via: str | None) -> Any:
-        if via is None:
-            return js_fetch
+    def _bound(self, via: str) -> Any:
+        """The `fetch` of a service binding. Raises Denied."""
         binding: Any = getattr(self._env, via, None)
-        if not _present(binding):
+        if not present(binding):
             raise Denied(Reason.UPSTREAM_UNREACHABLE, f"no binding {via}")
-        return binding.fetch
+        return javascript().applied(binding.fetch, binding)
 
     def header(self, answer: UpstreamAnswer, name: str) -> str | None:
-        return _value(answer.native.headers, name)
+        told: _Answer = answer.native
+        return _value(told.headers, name) if name in told.names.split(",") else None
 
     async def discard(self, answer: UpstreamAnswer) -> None:
-        if _present(body := answer.body):
-            await body.cancel()  # or it would hold its connection
+        if present(body := answer.body):
+            await called(body.cancel, body)  # or it would hold its connection
 
 
-def _limited(native: Any, signal: Any) -> Any:
-    """The body of an answer, cut off when the signal says so: one that is handed on as it is, nothing can stop."""
-    told = native.headers
+async def _imported(jwk: dict[str, str], algorithm: str, use: str) -> Any:
+    """The runtime's own form of a key."""
+    subtle, how = javascript().subtle, ALGORITHMS[algorithm][0]
+    return await called(subtle.importKey, subtle, "jwk", jwk, how, False, [use])
+
+
+def _limited(body: Any, told: Any, signal: Any) -> Any:
+    """The body of an answer, cut off when the signal says so: one that is handed on as it is, nothing can stop.
+
+    `told`: the answer's headers.
+    """
     length = _value(told, "content-length")
     if (
         length is not None
@@ -417,32 +389,39 @@ def _limited(native: Any, signal: Any) -> Any:
         and len(length) < 16
         and _value(told, "content-encoding") is None
     ):
-        through = js.FixedLengthStream.new(int(length))  # keeps the length declared
+        through = javascript().fixed_length(int(length))  # keeps the length declared
     else:
-        through = js.IdentityTransformStream.new()
-    return native.body.pipeThrough(through, _object({"signal": signal}))
+        through = javascript().identity()
+    return body.pipeThrough(through, javascript().plain({"signal": signal}))
 
 
 def _respond(result: Refusal | Relay) -> Any:
     if isinstance(result, Refusal):
-        return Response.new(result.body, _object({"status": result.status, "headers": result.headers}))
-    native = result.answer.native
-    script = _script()
-    response = script.new_response(result.answer.body, native)  # the stream is handed on, never read here
-    told = response.headers
-    for name in headers.concerning(script.join(script.array_from(script.keys(told)), ",")):
-        values = native.headers.getSetCookie() if name == "set-cookie" else [told.get(name)]
+        return Response.new(
+            result.body, javascript().plain({"status": result.status, "headers": result.headers})
+        )
+    answer: _Answer = result.answer.native
+    js = javascript()
+    response = js.new_response(result.answer.body, answer.native)  # the stream is handed on, never read here
+    told = js.headers(response)
+    for name in headers.concerning(answer.names):
+        values = answer.headers.getSetCookie() if name == "set-cookie" else [told.get(name)]
         told.delete(name)
         for value in values:
             if (passed := result.passed(name, value)) is not None:
                 told.append(name, passed)
     for name, value in result.headers.items():
-        script.set_header(told, name, value)
+        js.set_header(told, name, value)
     return response
 
 
-async def on_fetch(request: Any, env: Any, ctx: Any) -> Any:
-    """Answer one request: one decision line before any effect, and never a stack trace."""
+def on_fetch(request: Any, env: Any, ctx: Any) -> Any:
+    """Answer one request: with a Response, or a promise of one."""
+    return promise.run(_answer(request, env, ctx))
+
+
+async def _answer(request: Any, env: Any, ctx: Any) -> Any:
+    """One decision line before any effect, and never a stack trace."""
     request_id = _request_id()
     runtime = Runtime(request, env, ctx)
     if _state.journal.chain is None:

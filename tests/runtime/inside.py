@@ -72,15 +72,16 @@ class Cases:
             self.untimed.append(self._current)
 
 
-async def run(order: str, find_verify: Callable[[], Any]) -> str:
+async def run(order: str, find_verify: Callable[[], Any], promises: bool = False) -> str:
     """Carry out an order, JSON in and JSON out.
 
     order    {"root": folder with tests/unit, "scratch": folder to write to, "tables": [paths], "vectors": text or null}
     result   {"python": version, "status": pytest's, "cases": {id: "passed" | "failed" | "skipped" | "not collected"},
               "untimed": [ids of cases whose clock stood still], "said": pytest's last words,
-              "vectors": how many or null, "disagreements": [lines]}
+              "vectors": how many or null, "disagreements": [lines], "promises": {case: "passed" | what went wrong}}
 
-    `find_verify` brings the port that checks signatures here (keys.Verify), once src/ can be imported.
+    `find_verify` brings the port that checks signatures here (keys.Verify), once src/ can be imported. `promises`:
+    whether there is JavaScript here, and so promises to wait for.
     """
     given = json.loads(order)
     # Plug-ins of the desk need what is not here: threads, sockets.
@@ -103,7 +104,10 @@ async def run(order: str, find_verify: Callable[[], Any]) -> str:
         "said": said.getvalue().partition("\n=")[2][-8000:],  # without the dots
         "vectors": None,
         "disagreements": [],
+        "promises": {},
     }
+    if promises:
+        result["promises"] = await importlib.import_module("promises").results()
     if given["vectors"] is not None:
         vectors = importlib.import_module("vectors")
         result["vectors"] = len(vectors.read(given["vectors"]))

@@ -1,6 +1,6 @@
 // The Worker, whole, on a Pyodide in Node: an HTTP server that hands each request to on_fetch as workerd does.
 //
-//   node serve.mjs '{"pyodide": "pyodide-313", "project": "…", "port": 8901, "kv": "FILE", "d1": "FILE", "variables": {}}'
+//   node --experimental-wasm-jspi serve.mjs '{"pyodide": "pyodide-313", "project": "…", "port": 8901, "kv": "FILE", "d1": "FILE", "variables": {}}'
 //
 // The first FILE is the KV namespace: a JSON object of keys and values, read again for every get. The other one is D1: an
 // SQLite database. It ends when its standard input closes. What workerd does and this does not: Node's Request makes an
@@ -60,7 +60,9 @@ function webRequest(incoming) {
 
 const server = http.createServer(async (incoming, outgoing) => {
   try {
-    const response = await worker.on_fetch(webRequest(incoming), env, context);
+    // As workerd calls it: on a stack of its own, which takes Node's flag.
+    const call = worker.on_fetch.callWithOptions({ relaxed: true, promising: true }, webRequest(incoming), env, context);
+    const response = await call;
     outgoing.writeHead(response.status, [...response.headers].flat());
     if (response.body) await pipeline(Readable.fromWeb(response.body), outgoing);
     else outgoing.end();

@@ -14,6 +14,8 @@ const pyodide = await loadPyodide({
 });
 pyodide.mountNodeFS("/project", project);
 pyodide.mountNodeFS("/packages", packages);
+// Streams that workerd has and Node has not: worker.py looks them up.
+globalThis.IdentityTransformStream = globalThis.FixedLengthStream = TransformStream;
 globalThis.cpuSeconds = () => process.cpuUsage().user / 1e6;
 try {
   const carryOut = pyodide.runPython(`
@@ -28,7 +30,9 @@ def verify():
     from worker import Runtime
     return Runtime(None, None, None).verify
 
-lambda order: inside.run(order, verify)
+import promise
+
+lambda order: promise.run(inside.run(order, verify, promises=True))
 `);
   process.stdout.write(await carryOut(await text(process.stdin)));
 } catch (error) {

@@ -1,11 +1,14 @@
 """The unit tables of src/ and Wycheproof's vectors, on this Python and on every one that Cloudflare runs: matrix.py."""
 
+import re
 from collections.abc import Mapping
 
 import pytest
-from matrix import CORPORA, DESK, RUNTIMES, TABLES, VECTORS, Result
+from matrix import CORPORA, DESK, HERE, RUNTIMES, TABLES, VECTORS, Result
 
 from airgate.node import PROJECT
+
+PROMISES = re.findall(r"^async def test_", (HERE / "promises.py").read_text("utf-8"), re.MULTILINE)
 
 
 @pytest.fixture(params=[pytest.param(runtime.id, id=runtime.id) for runtime in RUNTIMES])
@@ -18,7 +21,12 @@ def result(request: pytest.FixtureRequest, results: Mapping[str, Result]) -> Res
 
 def test_every_module_of_the_core_has_tables() -> None:
     """Or the selection has left something out."""
-    core = {module.stem for module in (PROJECT / "src").glob("*.py")} - {"worker", "model"}
+    core = {module.stem for module in (PROJECT / "src").glob("*.py")} - {
+        "worker",
+        "javascript",
+        "promise",
+        "model",
+    }
     assert {f"tests/unit/test_{name}.py" for name in core} <= set(TABLES)
 
 
@@ -39,6 +47,12 @@ def test_the_same_cases_run_everywhere(result: Result, results: Mapping[str, Res
 def test_what_a_case_measures_is_measured(result: Result) -> None:
     """Except where the clock stands still; and there it is known which cases measure nothing."""
     assert bool(result.untimed) is not result.runtime.clock
+
+
+def test_promises_are_kept(result: Result) -> None:
+    """Where there is JavaScript."""
+    assert len(result.promises) == (0 if result.runtime is DESK else len(PROMISES))
+    assert {case: ended for case, ended in result.promises.items() if ended != "passed"} == {}
 
 
 @pytest.mark.skipif(not VECTORS.is_file(), reason=f"no vectors in {CORPORA}: published ones, kept elsewhere")
