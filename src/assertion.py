@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from document import Work, read_object
 from keys import Key, fetchable, read_key
-from model import Caller, Decision, Denied, Fact, Reason
+from model import Caller, Decision, Denied, Fact, Identity, Reason
 from signing import MAX_KID, SigningKey, base64url, compact, public_jwk, read_private
 
 SECRET = "ASSERTION_KEYS"
@@ -25,7 +25,7 @@ WORK = Work(strings=512, names=256, structure=2048, escapes=256)
 MOST_KEYS = 8
 MOST_ROLES = 100
 MOST_POLICIES = 16
-LONGEST = 512  # characters of a subject, an actor
+LONGEST = 512  # characters of a subject, an actor, an actor's issuer
 LONGEST_FACT = 256  # characters of a DAG, a task, a run
 FACTS = ("dag", "task", "run")
 
@@ -110,6 +110,19 @@ def _texts(values: tuple[str, ...] | list[str], most: int) -> str:
     return "[" + ",".join([_bounded(value, LONGEST) for value in values[:most]]) + "]"
 
 
+def _actors(identity: Identity) -> str:
+    """Who acts for the subject (RFC 8693 §4.1), and inside of it who did before, by the word of the subject's issuer.
+
+    `sub` alone names nobody: actor and subject may have different issuers.
+    """
+    if identity.actor is None:
+        return ""
+    exchanged = identity.exchanged
+    earlier = _actors(exchanged.alone[0][1].identity) if exchanged is not None and exchanged.alone else ""
+    issuer = f'"iss":{_bounded(identity.actor_issuer, LONGEST)},' if identity.actor_issuer is not None else ""
+    return f',"act":{{{issuer}"sub":{_bounded(identity.actor, LONGEST)}{earlier}}}'
+
+
 def _fact(name: str, fact: Fact) -> str:
     value = (
         _bounded(fact.value, LONGEST_FACT) if isinstance(fact.value, str) else _texts(fact.value, MOST_ROLES)
@@ -123,12 +136,10 @@ def claims(
     """The claims of one call, as the text that is signed. Raises Denied."""
     identity, issued = caller.identity, int(now)
     facts = "".join([_fact(name, fact) for name in FACTS if (fact := caller.workload.get(name)) is not None])
-    # RFC 8693 §4.1: the subject is then not who calls.
-    actor = f',"act":{{"sub":{_bounded(identity.actor, LONGEST)}}}' if identity.actor is not None else ""
     more = ',"more_roles":true' if len(caller.effective) > MOST_ROLES else ""
     return (
-        f'{{"iss":{_quote(keys.issuer)},"aud":{_quote(upstream)},"sub":{_bounded(identity.subject, LONGEST)}{actor}'
-        f',"iat":{issued},"exp":{issued + LIFE},"jti":{_bounded(request_id, LONGEST)}'
+        f'{{"iss":{_quote(keys.issuer)},"aud":{_quote(upstream)},"sub":{_bounded(identity.subject, LONGEST)}'
+        f'{_actors(identity)},"iat":{issued},"exp":{issued + LIFE},"jti":{_bounded(request_id, LONGEST)}'
         f',"airgate":{{"issuer":{_quote(identity.issuer)},"kind":{_quote(identity.kind)}'
         f',"roles":{_texts(sorted(caller.effective), MOST_ROLES)}{more}{facts}'
         f',"policy":{_texts(decision.permits, MOST_POLICIES)},"bundle":{_quote(decision.bundle)}}}}}'

@@ -1,5 +1,7 @@
 """Audit events: one decision for every request, written before any effect, and one outcome for every forwarded call.
 
+Where an issuer tells that a session has ended, the line and D1's answer to that go together (secevent.py).
+
 Each event is one line of JSON in ASCII (airgate/audit/event.schema.json). Tokens, secrets, bodies and values of queries
 are never in it, and a path only where its upstream opted in: paths hold secrets and people. Its place in the log is
 added by journal.py.
@@ -206,6 +208,7 @@ class Record:
     tries = 1  # of the call to the upstream
     grants: tuple[str, ...] = ()  # ids of those without which policy would have decided otherwise
     note = ""  # why a caller of a public page was not told more
+    logged = False  # whether the decision event is on record already, with what it is about (secevent.py)
 
     def __init__(
         self, inbound: Inbound, worker: str = NOWHERE, names: Names = PLAIN, trace: Trace | None = None

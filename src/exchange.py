@@ -18,7 +18,7 @@ import duty
 import gatetoken
 import oauth
 import tokens
-from assertion import AssertionKeys, Sign
+from assertion import Sign
 from bundle import OWN, Bundle, Issuer
 from document import NAME, Reader
 from gatetoken import Content
@@ -32,6 +32,7 @@ from verified import Seen
 PAGE = "token"
 LIMIT = 20_480  # bytes of a request: two tokens of 8,192 characters fit
 MOST_PARAMETERS = 32
+MOST_ESCAPES = 512  # percent-encoded octets: tokens and names need none
 LONGEST = 300  # seconds that a gate token lives, where the permit says nothing
 
 _TYPE = "urn:ietf:params:oauth:token-type:"
@@ -84,7 +85,7 @@ def read(content_type: str | None, body: bytes) -> Request:
     if grant is None:
         raise _wrong("grant_type is missing")
     if grant != oauth.GRANT:
-        raise Denied(Reason.EXCHANGE_GRANT_TYPE, f"{grant!r:.100}")
+        raise Denied(Reason.EXCHANGE_GRANT_TYPE, "grant_type is not token-exchange")
     subject, actor = _token(form, "subject_token"), _token(form, "actor_token")
     if subject is None:
         raise _wrong("subject_token is missing")
@@ -100,6 +101,8 @@ def read(content_type: str | None, body: bytes) -> Request:
 
 def _form(body: bytes) -> dict[str, str]:
     """The parameters that have a value (RFC 6749 §3.2, appendix B). Raises Denied."""
+    if body.count(b"%") > MOST_ESCAPES:
+        raise _wrong(f"more than {MOST_ESCAPES} percent-encoded octets")
     try:
         parts = body.decode("ascii").split("&")
         if len(parts) > MOST_PARAMETERS:
@@ -138,8 +141,8 @@ def _token(form: dict[str, str], name: str) -> str | None:
 
 def _kind(form: dict[str, str], name: str) -> str:
     kind = form[name]
-    if kind not in (ACCESS_TOKEN, JWT):
-        raise _wrong(f"{name}: {kind!r:.100} is neither access_token nor jwt")
+    if kind not in (ACCESS_TOKEN, JWT):  # what it is instead may be a secret in the wrong place
+        raise _wrong(f"{name} is neither access_token nor jwt")
     return kind
 
 
@@ -169,25 +172,13 @@ async def answer(record: audit.Record, target: Target, state: State, ports: Port
     """The token that is asked for. Raises Denied."""
     inbound = record.inbound
     request = read(inbound.headers.get("content-type"), await ports.body(LIMIT))
-    bundle = state.bundle
-    if bundle is None or not state.fresh(inbound.received_at):
-        bundle = await state.current(ports)
-    while True:
-        record.bundle, record.sequence = bundle.version, state.sequence
-        subject, actor, shard = await _known(record, request, bundle, state, ports)
-        if state.bundle is bundle or state.bundle is None:
-            break
-        bundle = state.bundle  # another policy came into force meanwhile: it decides, as in admission.admit
+    bundle, subject, actor, shard, jkt = await _known(record, request, state, ports)
     keys = state.assertion_keys(ports)
-    draft = _draft(record, request, subject, actor, keys)
+    draft = _draft(record, subject, actor)
     caller = _caller(record, request, subject, actor, draft, bundle, state)
     admission.refuse_revoked(caller, state, ports)
-    jkt = await _bound(record, subject, actor, state, ports)
-    exchanged = caller.identity.exchanged
-    asking = caller
-    if (
-        exchanged is not None
-    ):  # both together ask for the token; both alone are asked about whenever it is used
+    asking, exchanged = caller, caller.identity.exchanged
+    if exchanged is not None:  # both together ask for it; each alone is asked about whenever it is used
         asking = caller._replace(identity=caller.identity._replace(exchanged=exchanged._replace(alone=())))
     decision = admission.decide(record, bundle, asking, target, shard, ports)
     if decision.reason is not None:
@@ -231,28 +222,48 @@ def _acting(record: audit.Record, actor: _Party | None) -> str | None:
 
 
 async def _known(
-    record: audit.Record, request: Request, bundle: Bundle, state: State, ports: Ports
-) -> tuple[_Party, _Party | None, Shard]:
-    """Whose tokens these are, and the policies for this page. Raises Denied."""
-    subject = await _party("subject_token", request.subject, record, bundle, state, ports)
-    actor = None
-    if request.actor is not None:
-        actor = await _party("actor_token", request.actor, record, bundle, state, ports)
-    shard = state.held(bundle, OWN) or await state.shard(bundle, OWN, ports)
-    return subject, actor, shard
+    record: audit.Record, request: Request, state: State, ports: Ports
+) -> tuple[Bundle, _Party, _Party | None, Shard, str | None]:
+    """Whose tokens these are, the policies for this page, and the key that is shown: all by the bundle in force.
+
+    Nothing is waited for between that and the decision. Raises Denied.
+    """
+    bundle, now = state.bundle, ports.now()  # the body may have taken its time
+    if bundle is None or not state.fresh(now):
+        bundle = await state.current(ports)
+    jkt, proven = None, False
+    shown = [("subject_token", request.subject), ("actor_token", request.actor)]
+    while True:
+        record.bundle, record.sequence, record.described = bundle.version, state.sequence, ""
+        seen = [
+            (text, await _seen(name, text, record, bundle, state, ports, now)) for name, text in shown if text
+        ]
+        shard = state.held(bundle, OWN) or await state.shard(bundle, OWN, ports)
+        if (newer := state.bundle or bundle) is bundle:
+            parties = [_party(text, one, bundle, state, ports) for text, one in seen]
+            subject, actor = parties[0], parties[1] if len(parties) > 1 else None
+            if not proven:  # the same tokens again: the proof has been used up
+                jkt, proven = await _bound(record, subject, actor, state, ports), True
+            if (newer := state.bundle or bundle) is bundle:
+                return bundle, subject, actor, shard, jkt
+        bundle = newer  # another policy came into force meanwhile: it decides, as in admission.admit
 
 
-async def _party(
-    name: str, token: str, record: audit.Record, bundle: Bundle, state: State, ports: Ports
-) -> _Party:
+async def _seen(
+    name: str, token: str, record: audit.Record, bundle: Bundle, state: State, ports: Ports, now: float
+) -> Seen:
     try:
         if len(token) > tokens.MAX_TOKEN:
             raise Denied(Reason.TOKEN_MALFORMED, f"longer than {tokens.MAX_TOKEN} characters")
-        seen = await admission.recognise(token, bundle, state, ports, record.inbound.received_at)
+        seen = await admission.recognise(token, bundle, state, ports, now)
     except Denied as refused:
         raise Denied(refused.reason, f"{name}: {refused.detail}", retry_after=refused.retry_after) from None
     if not record.described:
         _, record.described = state.verified.acts(seen, {})
+    return seen
+
+
+def _party(token: str, seen: Seen, bundle: Bundle, state: State, ports: Ports) -> _Party:
     unverified = tokens.parse(token)
     claims, own = unverified.claims, state.own(ports)
     if own is not None and unverified.issuer == own.issuer:
@@ -267,9 +278,7 @@ async def _party(
     return _Party(seen, pruned, issuer, client or claims["sub"], client, int(claims["exp"]), None)
 
 
-def _draft(
-    record: audit.Record, request: Request, subject: _Party, actor: _Party | None, keys: AssertionKeys
-) -> Content:
+def _draft(record: audit.Record, subject: _Party, actor: _Party | None) -> Content:
     """What the token will say, as far as that doesn't depend on policy. Raises Denied `exchange.refused`."""
     former = subject.former
     acting = former.actor if former is not None else None
@@ -317,7 +326,12 @@ def _refuse_actor(subject: _Party, actor: _Party) -> None:
     if (
         not isinstance(named, dict)
         or named.keys().isdisjoint(("sub", "client_id"))
-        or any([known.get(name) != value for name, value in ({"iss": subject.claims["iss"]} | named).items()])
+        or any(
+            [
+                not isinstance(value, str) or known.get(name) != value
+                for name, value in ({"iss": subject.claims["iss"]} | named).items()
+            ]
+        )
     ):
         raise Denied(Reason.EXCHANGE_REFUSED, "may_act names another than the actor")
 
@@ -422,7 +436,7 @@ def _upstream(request: Request, draft: Content, own: str) -> str:
     if request.resource is not None:
         prefix = gatetoken.audience(own, "")
         if not request.resource.startswith(prefix):
-            raise Denied(Reason.EXCHANGE_TARGET, f"resource: {request.resource!r:.200} is not at this gate")
+            raise Denied(Reason.EXCHANGE_TARGET, "resource is not at this gate")
         named.add(request.resource.removeprefix(prefix))
     if draft.upstream:
         named.add(draft.upstream)

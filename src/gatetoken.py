@@ -34,7 +34,8 @@ MOST_PARENTS = 3  # gate tokens that one comes from, one by way of the other
 _ALGORITHMS = frozenset({"ES256", "EdDSA"})
 # Claims that are kept whether policy reads them or not: who it is, what ends with it, and what would refuse it.
 _ALWAYS: tuple[Path, ...] = (
-    *[(name,) for name in ("iss", "sub", "jti", "sid", "cnf", "may_act", "hasgroups")],
+    *[(name,) for name in ("iss", "sub", "jti", "sid", "cnf", "hasgroups")],
+    ("act", "iss"),
     ("act", "sub"),
 )
 
@@ -112,13 +113,13 @@ def fingerprint(subject: Issuer, actor: Issuer | None) -> str:
 
 def pruned(claims: dict[str, Any], issuer: Issuer) -> dict[str, Any]:
     """What policy reads of an issuer's verified claims. `identify` makes the same of it as of all of them."""
-    kept: dict[str, Any] = {}
     read = _reads(issuer)[0]
-    whole: set[Path] = set()
+    # Of these it counts that they are there, if only as null. Grants take scopes from the first, all else from either.
+    here = ("may_act",) if SCOPES.isdisjoint(read) else ("may_act", "scope", "scp")
+    kept: dict[str, Any] = {name: claims[name] for name in here if name in claims}
+    whole: set[Path] = {(name,) for name in kept}
     for path in (*_ALWAYS, *read):
-        if path in SCOPES:
-            path = ("scope",) if "scope" in claims else ("scp",)
-        if any([path[:length] in whole for length in range(1, len(path))]):
+        if any([path[:length] in whole for length in range(1, len(path) + 1)]):
             continue  # a part of what is kept already
         if (value := at(claims, path)) is not None:
             _put(kept, path, value)
@@ -173,11 +174,13 @@ def _claims(content: Content, own: str, issuers: dict[str, Issuer]) -> dict[str,
         "jti": content.token_id,
         "scope": " ".join(content.roles),
     }
-    earlier = subject.get("act")
-    if actor is not None:  # RFC 8693 §4.1: earlier actors are nested, and have no part in what is allowed
-        claims["act"] = {"iss": actor["iss"], "sub": actor["sub"], **({"act": earlier} if earlier else {})}
-    elif earlier:
-        claims["act"] = earlier
+    # RFC 8693 §4.1: earlier actors are nested, and have no part in what is allowed.
+    acting = {}
+    if "act" in subject:  # whom its issuer names, by a name of its own unless it says whose
+        acting = {"act": {"iss": subject["iss"], **subject["act"]}}
+    if actor is not None:
+        acting = {"act": {"iss": actor["iss"], "sub": actor["sub"], **acting}}
+    claims |= acting
     if content.jkt is not None:
         claims["cnf"] = {"jkt": content.jkt}
     workload = {
@@ -357,4 +360,5 @@ def compose(subject: Identity, actor: Identity | None, content: Content) -> Iden
         token_id=content.token_id,
         session=subject.session,
         exchanged=Exchanged(content.upstream, roles & most & actor.granted, content.workload, parents, alone),
+        actor_issuer=content.actor["iss"] if content.actor is not None else None,
     )

@@ -81,7 +81,8 @@ async def handle(inbound: Inbound, state: State, ports: Ports) -> Refusal | Rela
     if state.bundle is not None:
         record.known = state.bundle.upstreams
     now = _now(inbound, ports)
-    ports.log(record.decided(denied, now))
+    if not record.logged:
+        ports.log(record.decided(denied, now))
     for line in record.evaluations:
         ports.log(line)
     observed.decided(record, denied, state.bundle)

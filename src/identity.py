@@ -116,14 +116,22 @@ def _kind(claims: dict[str, Any], mapping: Mapping) -> str:
     return known[claimed]
 
 
-def _actor(claims: dict[str, Any]) -> str | None:
-    """Who acts for the subject (RFC 8693 §4.1). Earlier actors, nested in it, have no part in what is allowed."""
+def _actor(claims: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Who acts for the subject, and whose name that is (RFC 8693 §4.1). Without `iss` it is the token's issuer's.
+
+    Earlier actors, nested in it, have no part in what is allowed.
+    """
     if "act" not in claims:
-        return None
+        return None, None
     actor = at(claims, ("act", "sub"))
     if not isinstance(actor, str) or not 0 < len(actor) <= LONGEST_SUBJECT:
         raise Denied(Reason.TOKEN_CLAIMS, "act names nobody")
-    return actor
+    issuer = at(claims, ("act", "iss"))
+    if issuer is None:
+        return actor, claims.get("iss")
+    if not isinstance(issuer, str) or not 0 < len(issuer) <= LONGEST_SUBJECT:
+        raise Denied(Reason.TOKEN_CLAIMS, "act.iss is not a short text")
+    return actor, issuer
 
 
 def identify(claims: dict[str, Any], subject: str, mapping: Mapping) -> Identity:
@@ -154,6 +162,7 @@ def identify(claims: dict[str, Any], subject: str, mapping: Mapping) -> Identity
         and (value := said(claims, path)) is not None
         and (found := texts(value)) is not None
     }
+    actor, actor_issuer = _actor(claims)
     return Identity(
         mapping.id,
         subject,
@@ -163,10 +172,11 @@ def identify(claims: dict[str, Any], subject: str, mapping: Mapping) -> Identity
         frozenset(unknown - granted) if unknown & granted else _shared(frozenset(unknown)),
         asked,
         dpop.confirmed(claims),
-        _actor(claims),
+        actor,
         mapping.must_tag,
         token_id=_token_id(claims),
         session=_session(claims),
+        actor_issuer=actor_issuer,
     )
 
 

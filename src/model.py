@@ -220,6 +220,9 @@ class Identity(NamedTuple):
     token_id: str | None = None  # the token's `jti`, where it has one
     session: str | None = None  # the token's `sid`: what it was for, which may end before the token does
     exchanged: "Exchanged | None" = None  # of a gate token: what it may be used for at most
+    actor_issuer: str | None = (
+        None  # the `iss` of the actor's name: somebody of another issuer may have the same
+    )
 
 
 class Exchanged(NamedTuple):

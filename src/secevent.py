@@ -3,7 +3,8 @@
 A security event token (RFC 8417), pushed as RFC 8935 has it, with the one event `session-revoked` of CAEP about a
 session that is named by its id (RFC 9493). It proves itself: a key has signed it of an issuer whose tokens are accepted
 here, and it ends nobody's sessions but that issuer's. Whoever sends it need not be known, so what is cheap is looked
-at before keys are. It is answered once D1 has it; told again, it changes nothing.
+at before keys are. It is answered once D1 has it; told again, it changes nothing. D1's answer and the decision line go
+together: a sender that hangs up must not leave the one without the other.
 """
 
 import json
@@ -29,7 +30,7 @@ LONGEST_ISSUER = 512  # bytes; what the view reads (ledger.py)
 TIMEOUT = 2.0  # seconds for D1 to take it
 KEPT = 3600  # seconds that D1 keeps a row which is over: a clock that was ahead has cleared up nothing then
 
-# RFC 8935 §2.4: what a sender is told. Every other refusal is a status, and may be tried again.
+# RFC 8935 §2.4: what a sender is told. Every other refusal is a status that says when to try again.
 _ERRORS = {
     Reason.REQUEST_BODY_INVALID: "invalid_request",
     Reason.REQUEST_BODY_TOO_LARGE: "invalid_request",
@@ -170,9 +171,24 @@ async def receive(record: audit.Record, state: State, ports: Ports) -> Refusal:
     validate(token, issuer, now)
     await admission.signed_by(token, issuer, state, ports, now)
     record.described = audit.ended(issuer.mapping.id, ended.session, ended.result, ended.id)
-    await note(ended, token.issuer, issuer, state.view.sessions, ports.now(), ports)
     if state.view.sessions.due(now):
         ports.defer(forget(now, ports))
+    failed: list[Denied] = []
+
+    async def take() -> bool:
+        try:
+            await note(ended, token.issuer, issuer, state.view.sessions, ports.now(), ports)
+        except Denied as refused:
+            failed.append(refused)
+        except Exception as error:
+            failed.append(Denied(Reason.INTERNAL, audit.where(error)))
+        ports.log(record.decided(failed[0] if failed else None, ports.now()))
+        record.logged = True
+        return True
+
+    await ports.last(take())
+    if failed:
+        raise failed[0]
     return Refusal(202, {"cache-control": "no-store", **record.headers()}, "")
 
 
@@ -183,7 +199,7 @@ async def forget(now: float, database: Database) -> None:
 
 
 def refused(denied: Denied, page: Refusal) -> Refusal:
-    """A refusal as RFC 8935 §2.3 has it, where trying again would change nothing."""
+    """A refusal as RFC 8935 §2.3 has it, where the event itself is refused and not only its time."""
     error = _ERRORS.get(denied.reason)
     if error is None:
         return page

@@ -65,9 +65,6 @@ class Sessions:
         for row in rows:
             if now >= row.until:
                 continue
-            if row.issuer in self._full:
-                self._full[row.issuer] = max(self._full[row.issuer], row.until)
-                continue
             held = self._ended.setdefault(row.issuer, {})
             key = _key(row.session)
             self._count += key not in held
@@ -127,7 +124,11 @@ class Sessions:
         self._count = sum([len(held) for held in self._ended.values()])
 
     def _give_up_most(self) -> None:
-        """Forget the sessions of the issuer that has most: all of its sessions are refused, and no other's are."""
+        """Forget the sessions of the issuer that has most: all of its sessions are refused, and no other's are.
+
+        They are refused until the last of those is over; what it ends meanwhile is remembered like any. Who has most
+        has more than an even share of MOST, so an issuer that keeps to its share is never the one.
+        """
         issuer = max(self._ended, key=lambda name: len(self._ended[name]))
         held = self._ended.pop(issuer)
         self._count -= len(held)

@@ -85,6 +85,7 @@ def _weight(identity: Identity) -> int:
     texts: list[Any] = [
         identity.subject,
         identity.actor or "",
+        identity.actor_issuer or "",
         identity.token_id or "",
         identity.session or "",
     ]
@@ -92,9 +93,6 @@ def _weight(identity: Identity) -> int:
         texts += values
     for fact in identity.attested.values():
         texts += [fact.value] if isinstance(fact.value, str) else fact.value
-    if (exchanged := identity.exchanged) is not None:
-        texts += [*exchanged.parents, *exchanged.roles]
-        roles += sum([_EACH + _weight(alone.identity) for _, alone in exchanged.alone])
     if (exchanged := identity.exchanged) is not None:
         texts += [*exchanged.parents, *exchanged.roles]
         roles += sum([_EACH + _weight(alone.identity) for _, alone in exchanged.alone])

@@ -25,7 +25,7 @@ from assertion import (
     read_keys,
 )
 from document import read_base64url, read_object
-from model import Caller, Decision, Denied, Fact, Identity, Reason
+from model import Caller, Decision, Denied, Exchanged, Fact, Identity, Reason
 from signing import SigningKey
 
 ISSUER = "https://gate.example.com"
@@ -45,9 +45,18 @@ def caller(
     subject: str = "etl",
     roles: frozenset[str] = frozenset({"publisher", "reader"}),
     actor: str | None = None,
+    actor_issuer: str | None = None,
     **facts: Fact,
 ) -> Caller:
-    identity = Identity("company", subject, "workload", frozenset({*roles, "unused"}), {}, actor=actor)
+    identity = Identity(
+        "company",
+        subject,
+        "workload",
+        frozenset({*roles, "unused"}),
+        {},
+        actor=actor,
+        actor_issuer=actor_issuer,
+    )
     return Caller(identity, None, roles, facts)
 
 
@@ -166,9 +175,32 @@ def test_what_is_not_known_is_not_said() -> None:
     assert said()["airgate"].keys() == {"issuer", "kind", "roles", "policy", "bundle"}
 
 
-def test_somebody_who_acts_for_the_subject_is_named() -> None:
+def test_somebody_who_acts_for_the_subject_is_named_with_who_gave_the_name() -> None:
+    one, other = (
+        said(caller(actor="agent-7", actor_issuer=f"https://{name}.example.com"))["act"]
+        for name in ("company", "partner")
+    )
+    assert one == {"iss": "https://company.example.com", "sub": "agent-7"}
+    assert other == {"iss": "https://partner.example.com", "sub": "agent-7"}
     assert said(caller(actor="agent-7"))["act"] == {"sub": "agent-7"}
     assert "act" not in said()
+
+
+def test_who_acted_before_is_named_inside() -> None:
+    """The subject's issuer says that bob acts for it; the assistant acts for both."""
+    own = caller(actor="bob", actor_issuer="https://company.example.com")
+    alone = (("subject", own), ("actor", caller("assistant")))
+    both = caller(actor="assistant", actor_issuer="https://partner.example.com")
+    exchanged = Exchanged("ledger", both.effective, {}, (), alone)
+    acting = said(both._replace(identity=both.identity._replace(exchanged=exchanged)))["act"]
+    earlier = {"iss": "https://company.example.com", "sub": "bob"}
+    assert acting == {"iss": "https://partner.example.com", "sub": "assistant", "act": earlier}
+
+
+def test_a_gate_token_that_nobody_acts_in_names_nobody() -> None:
+    exchanged = Exchanged("ledger", frozenset(), {}, ())
+    who = caller()
+    assert "act" not in said(who._replace(identity=who.identity._replace(exchanged=exchanged)))
 
 
 def test_no_role_is_said_that_is_not_in_use() -> None:
@@ -191,6 +223,7 @@ def test_many_policies() -> None:
 TOO_LONG = [
     pytest.param(caller("s" * (LONGEST + 1)), id="a subject"),
     pytest.param(caller(actor="s" * (LONGEST + 1)), id="an actor"),
+    pytest.param(caller(actor="s", actor_issuer="s" * (LONGEST + 1)), id="an actor's issuer"),
     *[pytest.param(caller(**{name: Fact("s" * (LONGEST_FACT + 1), True)}), id=f"a {name}") for name in FACTS],
 ]
 
@@ -214,16 +247,18 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 @given(
     subject=TEXT,
-    actor=st.one_of(st.none(), TEXT),
+    actor=st.one_of(st.none(), st.tuples(TEXT, TEXT)),
     roles=st.frozensets(TEXT, max_size=5),
     facts=st.dictionaries(st.sampled_from(FACTS), st.tuples(TEXT, st.booleans())),
 )
 def test_no_name_can_say_more_than_itself(
-    subject: str, actor: str | None, roles: frozenset[str], facts: dict[str, tuple[str, bool]]
+    subject: str, actor: tuple[str, str] | None, roles: frozenset[str], facts: dict[str, tuple[str, bool]]
 ) -> None:
-    who = caller(subject, roles, actor, **{name: Fact(*fact) for name, fact in facts.items()})
+    name, issuer = actor or (None, None)
+    who = caller(subject, roles, name, issuer, **{name: Fact(*fact) for name, fact in facts.items()})
     read = said(who)
-    assert (read["sub"], read.get("act")) == (subject, None if actor is None else {"sub": actor})
+    acting = None if actor is None else {"iss": issuer, "sub": name}
+    assert (read["sub"], read.get("act")) == (subject, acting)
     assert read["airgate"]["roles"] == sorted(roles)
     for name in FACTS:
         value, attested = facts.get(name, (None, None))

@@ -22,11 +22,13 @@ from world import (
     document,
     inbound,
     jwks,
+    revocation,
     rule,
     token,
     without,
 )
 
+import admission
 import dpop
 import exchange
 from document import read_base64url
@@ -239,6 +241,33 @@ def test_no_token_and_no_proof_is_ever_in_the_log() -> None:
         assert text.rpartition(".")[2] not in log
 
 
+SECRET = "v1.MjM0NTY3ODkwYWJjZGVmZ2hpamtsbW5vcA"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *[
+            {name: SECRET}
+            for name in (
+                *("grant_type", "subject_token", "subject_token_type", "requested_token_type", "actor_token"),
+                *("audience", "scope", "secret"),
+            )
+        ],
+        {"actor_token": token(), "actor_token_type": SECRET},
+        {"audience": ABSENT, "resource": f"https://user:{SECRET}@gate.example.com/ledger"},
+        {"audience": ABSENT, "resource": f"{OWN}/{SECRET}"},
+        {SECRET: "x"},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_a_secret_in_the_wrong_place_is_not_in_the_log(changes: dict[str, Any]) -> None:
+    gate = Exchanging()
+    answer = gate.ask(**changes)
+    assert (answer.status == 200) is (changes.keys() <= {"secret", SECRET})
+    assert SECRET[:16] not in "".join(gate.world.of("log"))
+
+
 def test_a_gate_without_keys_answers_that_it_cannot_now() -> None:
     gate = Exchanging()
     del gate.world.secrets["ASSERTION_KEYS"]
@@ -286,6 +315,7 @@ GOOD = [
     pytest.param(body() + "&", id="an ampersand too many"),
     pytest.param(body(scope="reader publisher reader"), id="a role twice"),
     pytest.param(body() + "&color=%C3%BC&x", id="parameters that nobody knows"),
+    pytest.param(body() + "&x=" + "%41" * (512 - body().count("%")), id="as many escapes as there may be"),
 ]
 
 
@@ -344,6 +374,7 @@ BAD = [
     pytest.param(body() + "&x=%00", I_R, BODY, id="a NUL"),
     pytest.param(body() + "&x=%0A", I_R, BODY, id="a line feed"),
     pytest.param(body() + "&x=\xfc", I_R, BODY, id="an octet that isn't encoded"),
+    pytest.param(body() + "&x=" + "%41" * (513 - body().count("%")), I_R, BODY, id="too many escapes"),
     pytest.param(body() + "&x=" + "1" * 20_480, I_R, Reason.REQUEST_BODY_TOO_LARGE, id="too long"),
 ]  # fmt: skip
 
@@ -728,6 +759,71 @@ def test_a_policy_published_meanwhile_decides() -> None:
     gate.world = world
     assert told(gate.get(headers={"dpop": proof()}))["scope"] == "reader"
     assert (gate.line["sequence"], gate.world.of("verify")) == (2, ["one", "one", "key"])
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"), [("policy", Reason.POLICY_NO_MATCH), ("revocation", Reason.POLICY_REVOKED)]
+)
+def test_what_comes_into_force_while_a_proof_is_checked_counts(what: str, reason: Reason) -> None:
+    gate = Exchanging()
+    state, later = gate.state, bundle(rule())
+
+    class Meanwhile(World):
+        async def verify(self, key: Key, algorithm: str, given: bytes, signed: bytes) -> bool:
+            if key.kid == "key":
+                if what == "policy":
+                    self.publish(later, 2)
+                else:
+                    self.act(revocation())
+                await state.refresh(self, 1)
+            return await super().verify(key, algorithm, given, signed)
+
+    world = Meanwhile(bundle())
+    world.secrets = gate.world.secrets
+    gate.world = world
+    gate.turn_down(gate.ask(headers={"dpop": proof()}), "unauthorized_client", reason)
+    assert gate.line["sequence"] == state.sequence
+    assert gate.world.of("verify").count("key") == 1  # a proof is used once, however often policy is asked
+
+
+def test_an_issuer_that_a_policy_brings_meanwhile() -> None:
+    """And whose token another request has shown by then, so that it is known before this one knows the issuer."""
+    gate = Exchanging()
+    state, older = gate.state, bundle()
+    del older["issuers"]["partner"]
+    for grants in older["roles"].values():
+        grants[:] = [grant for grant in grants if grant["issuer"] != "partner"]
+
+    class Publishing(World):
+        async def verify(self, key: Key, algorithm: str, given: bytes, signed: bytes) -> bool:
+            if key.kid == "one" and state.sequence == 1:
+                self.publish(bundle(), 2)
+                await state.refresh(self, 1)
+                assert state.bundle is not None
+                await admission.recognise(of_partner(), state.bundle, state, self, NOW)
+            return await super().verify(key, algorithm, given, signed)
+
+    world = Publishing(older)
+    world.secrets, world.pages = gate.world.secrets, gate.world.pages
+    gate.world = world
+    gate.get(actor_token=of_partner())
+    assert (gate.line["sequence"], gate.line["actor"]) == (2, "assistant")
+
+
+def test_a_body_that_takes_its_time_has_no_old_view_of_revocations() -> None:
+    gate = Exchanging()
+    gate.get()
+
+    class Slow(World):
+        async def body(self, limit: int) -> bytes:
+            self.clock += 12
+            return await super().body(limit)
+
+    world = Slow(bundle())
+    world.secrets, world.d1, world.clock = gate.world.secrets, gate.world.d1, gate.world.clock
+    world.act(revocation())
+    gate.world = world
+    gate.turn_down(gate.ask(), "unauthorized_client", Reason.POLICY_REVOKED)
 
 
 @given(

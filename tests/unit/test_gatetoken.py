@@ -259,6 +259,8 @@ MAY = {"iss": PARTNER, "sub": "assistant"}
         pytest.param("assistant", False, id="a text"),
         pytest.param([MAY], False, id="a list"),
         pytest.param({**MAY, "sub": ["assistant"]}, False, id="a name that is a list"),
+        pytest.param({**MAY, "client_id": None}, False, id="a name that is null"),
+        pytest.param(None, False, id="null"),
     ],
 )
 def test_may_act(named: Any, may: bool) -> None:
@@ -269,6 +271,14 @@ def test_may_act(named: Any, may: bool) -> None:
             assert answer.status == 200
         else:
             gate.turn_down(answer, I_R, Reason.EXCHANGE_REFUSED)
+
+
+@pytest.mark.parametrize("named", [{"client_id": None}, {"iss": ISSUER, "client_id": None}, None], ids=str)
+def test_an_actor_without_a_client_is_not_the_one_that_null_names(named: Any) -> None:
+    gate = Exchanging(type="any")
+    actor = token(sub="assistant", client_id=ABSENT, jti="a-2")
+    assert gate.ask(actor_token=actor).status == 200
+    gate.turn_down(gate.ask(token(may_act=named), actor_token=actor), I_R, Reason.EXCHANGE_REFUSED)
 
 
 def test_who_can_be_no_actor() -> None:
@@ -293,12 +303,33 @@ def test_conditions_on_claims_are_about_the_subject() -> None:
 def test_an_actor_that_the_issuer_names_stays() -> None:
     gate = Exchanging(rule(), may_exchange())
     given = gate.get(token(act={"sub": "bob", "act": {"sub": "carol"}}))
-    assert told(given)["act"] == {"sub": "bob"}
+    assert told(given)["act"] == {"iss": ISSUER, "sub": "bob"}
     gate.relay(asking(given))
     assert (gate.line["actor"], gate.line["kind"]) == ("bob", "workload")
     assert gate.line["exchanged"]["delegated"] is False
     both = told(gate.get(token(act={"sub": "bob"}), actor_token=of_partner()))
-    assert both["act"] == {"iss": PARTNER, "sub": "assistant", "act": {"sub": "bob"}}
+    assert both["act"] == {"iss": PARTNER, "sub": "assistant", "act": {"iss": ISSUER, "sub": "bob"}}
+    elsewhere = {"iss": "https://elsewhere.example.com", "sub": "bob"}
+    assert told(gate.get(token(act=elsewhere)))["act"] == elsewhere
+
+
+def test_an_upstream_is_told_of_which_issuer_each_actor_is() -> None:
+    """Of both issuers somebody is called `assistant`; the subject's own has put bob between."""
+    gate = Exchanging(rule(), may_exchange())
+    made = bundle(rule(), may_exchange())
+    made["upstreams"]["ledger"]["assertion"] = True
+    gate.world.publish(made, 2)
+
+    def stated(given: str) -> Any:
+        gate.relay(asking(given))
+        return told(gate.world.of("send")[-1].headers["airgate-assertion"])["act"]
+
+    assert stated(gate.get(actor_token=of_partner())) == {"iss": PARTNER, "sub": "assistant"}
+    own = token(sub="assistant", jti="c-1")
+    assert stated(gate.get(actor_token=own)) == {"iss": ISSUER, "sub": "assistant"}
+    assert stated(token(act={"sub": "bob"})) == {"iss": ISSUER, "sub": "bob"}
+    both = gate.get(token(act={"sub": "bob"}), actor_token=of_partner())
+    assert stated(both) == {"iss": PARTNER, "sub": "assistant", "act": {"iss": ISSUER, "sub": "bob"}}
 
 
 def test_attested_context_of_either_counts_and_is_not_mixed() -> None:
@@ -851,10 +882,13 @@ NAMES = [
     "airflow",
     "hasgroups",
     "_claim_names",
-    "act",
     "junk",
     "a",
 ]
+ACTING = st.fixed_dictionaries(
+    {"sub": st.sampled_from(["x", "y"])},
+    optional={"iss": st.sampled_from([None, "", "x"]), "act": st.just({"sub": "z"}), "a": st.just("b")},
+)
 PATHS = [
     ("groups",),
     ("scope",),
@@ -864,6 +898,7 @@ PATHS = [
     ("org", "a"),
     ("org", "a", "b"),
     ("act", "sub"),
+    ("act", "iss"),
     ("act",),
 ]
 
@@ -871,23 +906,30 @@ PATHS = [
 @settings(max_examples=examples(600))
 @given(
     st.dictionaries(st.sampled_from(NAMES), VALUES),
+    st.just({}) | st.fixed_dictionaries({"act": ACTING}),
     st.lists(st.sampled_from(PATHS), max_size=4),
     st.lists(st.sampled_from(PATHS), max_size=2),
-    st.sampled_from([None, ("airgate_kind",), ("org", "a")]),
+    st.sampled_from([None, ("airgate_kind",), ("org", "a"), ("scope",), ("scp",)]),
+    st.sampled_from([("org", "b"), ("scope",), ("scp",)]),
 )
 def test_what_is_kept_says_the_same_as_the_whole(
-    claims: dict[str, Any], granting: list[Any], asked: list[Any], kind: Any
+    claims: dict[str, Any],
+    acting: dict[str, Any],
+    granting: list[Any],
+    asked: list[Any],
+    kind: Any,
+    tags: Any,
 ) -> None:
     made = document()
     made["issuers"]["company"]["kind"]["claim"] = kind
-    made["issuers"]["company"]["attested"] = {"dag": ["airflow", "a"], "tags": ["org", "b"]}
+    made["issuers"]["company"]["attested"] = {"dag": ["airflow", "a"], "tags": [*tags]}
     made["issuers"]["company"]["truncates"] = [{"claim": ["groups"], "at": 3}]
     made["roles"]["reader"] = [
         {"issuer": "company", "claim": [*path], "value": "x"} for path in granting
     ] or [{"issuer": "company", "subject": "s"}]
     made["claims"] = [[*path] for path in {*asked}]
     issuer = load_bundle(canonical(made)).issuers[ISSUER]
-    whole = {"iss": ISSUER, "sub": "s", "jti": "1", "sid": "s-1", **claims}
+    whole = {"iss": ISSUER, "sub": "s", "jti": "1", "sid": "s-1", **claims, **acting}
 
     def read(what: dict[str, Any]) -> Any:
         try:
@@ -901,3 +943,16 @@ def test_what_is_kept_says_the_same_as_the_whole(
     assert read(kept) == before
     assert gatetoken.pruned(kept, issuer) == kept
     assert "junk" not in kept
+
+
+@pytest.mark.parametrize("scope", ["a b", None, ["a"]], ids=str)
+def test_of_a_token_with_scopes_in_two_claims_both_are_kept(scope: Any) -> None:
+    """Grants read the first, and what is attested the one that policy names."""
+    made = document()
+    made["issuers"]["company"]["attested"] = {"tags": ["scp"]}
+    issuer = load_bundle(canonical(made)).issuers[ISSUER]
+    whole = {"iss": ISSUER, "sub": "s", "scope": scope, "scp": ["close"], "other": 1}
+    kept = gatetoken.pruned(whole, issuer)
+    assert kept == without(whole, other=ABSENT)
+    assert identify(kept, "s", issuer.mapping) == identify(whole, "s", issuer.mapping)
+    assert identify(kept, "s", issuer.mapping).attested["tags"].value == ("close",)

@@ -294,6 +294,29 @@ def test_who_acts_for_the_subject(claims: dict[str, Any], actor: str | None) -> 
 
 
 @pytest.mark.parametrize(
+    ("claims", "issuer"),
+    [
+        pytest.param({}, None, id="nobody acts"),
+        pytest.param({"act": {"sub": "a"}}, "https://own.example.com", id="the token's own"),
+        pytest.param({"act": {"sub": "a", "iss": None}}, "https://own.example.com", id="null says nothing"),
+        pytest.param({"act": {"sub": "a", "iss": "https://b.example.com"}}, "https://b.example.com", id="another"),
+        pytest.param(
+            {"act": {"sub": "a", "act": {"sub": "b", "iss": "https://b.example.com"}}},
+            "https://own.example.com",
+            id="not that of an earlier one",
+        ),
+    ],
+)  # fmt: skip
+def test_whose_name_the_actor_has(claims: dict[str, Any], issuer: str | None) -> None:
+    assert identify({"iss": "https://own.example.com", **claims}, "etl", MAPPING).actor_issuer == issuer
+
+
+def test_an_actor_of_whom_nobody_says_whose_it_is() -> None:
+    identity = identify({"act": {"sub": "a"}}, "etl", MAPPING)
+    assert (identity.actor, identity.actor_issuer) == ("a", None)
+
+
+@pytest.mark.parametrize(
     "act_claim",
     [
         pytest.param(None, id="null"),
@@ -304,6 +327,9 @@ def test_who_acts_for_the_subject(claims: dict[str, Any], actor: str | None) -> 
         pytest.param({"sub": 7}, id="a number"),
         pytest.param({"client_id": "assistant"}, id="a client's id alone"),
         pytest.param({"sub": "x" * (LONGEST_SUBJECT + 1)}, id="a long name"),
+        pytest.param({"sub": "assistant", "iss": ""}, id="an empty issuer"),
+        pytest.param({"sub": "assistant", "iss": ["https://b.example.com"]}, id="a list of issuers"),
+        pytest.param({"sub": "assistant", "iss": "x" * (LONGEST_SUBJECT + 1)}, id="a long issuer"),
     ],
 )
 def test_an_actor_without_a_name_is_refused(act_claim: Any) -> None:

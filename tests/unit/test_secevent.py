@@ -1,6 +1,10 @@
 """Security event tokens: which are taken in, what each that is not is answered, and what comes of those that are."""
 
 import json
+from collections.abc import Coroutine, Generator
+from contextlib import suppress
+from inspect import CORO_CLOSED, getcoroutinestate
+from types import coroutine
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from world import (
     ISSUER,
     KEY,
     NOW,
+    World,
     compact,
     document,
     grant,
@@ -25,6 +30,7 @@ from world import (
     without,
 )
 
+import gateway
 from model import ANSWERS, Denied, Inbound, Reason, Refusal
 from secevent import LIMIT, LONGEST_ISSUER, PAST, REVOKED, TYPE, read, refused
 from sessions import ENDED, LONGEST, MOST, SUPERSEDED
@@ -123,6 +129,58 @@ def test_it_is_on_record_who_ended_what(gate: Gate) -> None:
         "event_id": "e-1",
     }
     assert "subject" not in line
+
+
+@coroutine
+def waiting() -> Generator[None]:
+    yield
+
+
+class Left(World):
+    """A sender that hangs up: its request waits for ever, and what the runtime was asked to see through goes on."""
+
+    async def last(self, work: Coroutine[Any, Any, bool]) -> bool:
+        self.deferred.append(work)
+        await waiting()
+        return True
+
+    async def database(self, sql: str, values: tuple[Any, ...], timeout: float) -> str | None:
+        told = await super().database(sql, values, timeout)
+        await waiting()
+        return told
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_ends_though_its_sender_has_left_is_on_record(fails: bool) -> None:
+    gate, world = Gate(), Left()
+    gate.answer(asking())  # so that policy and keys are there
+    if fails:
+        world.broken["database"] = OSError("away")
+    world.sent = event().encode()
+    request = gateway.handle(pushed(), gate.state, world)
+    request.send(None)
+    request.close()
+    for work in world.deferred:
+        while getcoroutinestate(work) != CORO_CLOSED:
+            with suppress(StopIteration):
+                work.send(None)
+    [line] = world.lines("decision")
+    assert (line["decision"], line["reason"], line["ended"]["session"]) == (
+        ("deny", "state.unavailable", "s-1") if fails else ("permit", None, "s-1")
+    )
+    assert len(world.d1.sessions or []) == (0 if fails else 1)
+
+
+def test_a_mistake_of_ours_while_it_is_taken_in_is_on_record_once(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def note(*_: Any) -> None:
+        raise RuntimeError("in full")
+
+    monkeypatch.setattr("secevent.note", note)
+    assert push(gate).status == 503
+    line = gate.world.lines("decision")[-1]
+    assert (line["reason"], line["detail"].partition(" at ")[0]) == ("internal", "RuntimeError")
 
 
 def test_another_isolate_learns_of_it(gate: Gate) -> None:

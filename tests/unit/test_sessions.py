@@ -133,13 +133,26 @@ def test_an_issuer_with_too_many_is_refused_until_the_last_of_them_is_over(
 ) -> None:
     monkeypatch.setattr(sessions, "MOST", 3)
     known = knowing(*[row(f"{number}", until=NOW + 100 + number) for number in range(4)])
-    known.add([row("more", until=NOW + 500)], NOW)  # of those that were on their way
-    known.add([row("less", until=NOW + 50)], NOW)
-    assert refusal(known, "x", now=NOW + 499) is Reason.STATE_STALE
-    assert refusal(known, "x", now=NOW + 500) is None
+    known.add([row("more", until=NOW + 500), row("less", until=NOW + 50)], NOW)  # that were on their way
+    assert refusal(known, "x", now=NOW + 102) is Reason.STATE_STALE
+    assert refusal(known, "x", now=NOW + 103) is None
+    assert refusal(known, "more", now=NOW + 103) is Reason.TOKEN_SESSION_ENDED
     known.add([row("new", until=NOW + 900)], NOW + 500)
     assert refusal(known, "new", now=NOW + 500) is Reason.TOKEN_SESSION_ENDED
     assert known.report(NOW + 500) == {"ended": 1, "full": []}
+
+
+def test_an_issuer_that_had_too_many_is_served_again_though_its_sessions_go_on_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions, "MOST", 100)
+    known = knowing(*[row(f"{number}", until=NOW + 700) for number in range(101)])
+    for minute in range(1, 30):
+        now = NOW + 60 * minute
+        known.add([row(f"{minute}-{number}", until=now + 700) for number in range(6)], now)
+        assert refusal(known, "goes on", now=now) is (Reason.STATE_STALE if now < NOW + 700 else None)
+        if now >= NOW + 700:
+            assert refusal(known, f"{minute - 11}-0", now=now) is Reason.TOKEN_SESSION_ENDED
 
 
 def test_those_that_are_over_make_room_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +217,22 @@ def check(known: Sessions, told: list[Ended], now: float, overflown: Any) -> Non
                 assert reason is not None
             elif not overflown:
                 assert reason is None
+
+
+@given(STEPS, st.integers(1, 12))
+def test_an_issuer_that_keeps_to_its_share_is_never_refused_for_others(
+    steps: list[tuple[float, list[Ended]]], most: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sessions, "MOST", most)
+        known, now = Sessions(), NOW
+        named = {(one.issuer, one.session) for _, rows in steps for one in rows}
+        for seconds, rows in steps:
+            now += seconds
+            known.add(rows, now)
+            for issuer in ISSUERS:
+                if len([name for of, name in named if of == issuer]) <= most // len(ISSUERS):
+                    assert not known.full(issuer, now)
 
 
 @pytest.mark.parametrize("sid", [5, True, "", ["s-1"], {"id": "s-1"}, "s" * 257, "s\n1"], ids=str)

@@ -11,7 +11,7 @@ from world import ED25519, ISSUER, JWKS_URI, KEY, NOW, World, document, jwks, nu
 from dpop import Binding, Proof
 from identity import Grant, Mapping, identify
 from keys import FRESH, USABLE, Key, Keyring
-from model import Denied, Reason
+from model import Caller, Denied, Exchanged, Reason
 from state import State
 from verified import GENERATION, LONGEST, MOST, MOST_ACTING, Seen, Verified
 
@@ -225,6 +225,14 @@ def test_tokens_are_bounded_in_what_they_take(
         tracemalloc.stop()
     assert len(verified) < count
     assert MOST / 4 < taken <= 2 * MOST <= 4_000_000  # objects take about half of it on 32 bits
+
+
+def test_each_of_the_two_in_a_delegated_token_weighs_once(seen: Make) -> None:
+    one = seen(claims={"groups": ["readers"], "department": ["finance"]})
+    acting = Caller(one.identity, None, one.identity.granted, {})
+    both = Exchanged("ledger", frozenset(), {}, (), (("subject", acting), ("actor", acting)))
+    delegated = Seen("", one.identity._replace(exchanged=both), one.until, one.key, one.keyring, None)
+    assert delegated.weight == 3 * one.weight
 
 
 def test_the_same_headers_give_the_same_caller(seen: Make) -> None:
