@@ -356,16 +356,8 @@ class Examination:
                 f"A gate that begins now decides nothing. Run {publish} with a key that it trusts.",
             )
             return
-        if ledger.former is not None and env.trusted is not None:
-            yield Check(
-                "ledger",
-                Outcome.FAILED,
-                "What is in force is from a version without a ledger. Unsigned as it is, TRUSTED_KEYS rule it out.",
-                f"Empty TRUSTED_KEYS, run `airgate deploy {this.option()}`, then {publish}; set it again, and deploy.",
-            )
-            return
-        named = ledger.in_force or ledger.former
-        if named is None:
+        entry = ledger.in_force
+        if entry is None:
             yield Check(
                 "ledger",
                 Outcome.WARNING,
@@ -373,18 +365,18 @@ class Examination:
                 f"{publish}, once the gate is deployed.",
             )
             return
-        if ledger.lost or (ledger.entries and not ledger.copied):
+        if ledger.lost or not ledger.copied:
             said = "D1 lacks its row" if ledger.lost else "KV's copy of its row is not there, or older"
             yield Check(
-                "ledger", Outcome.WARNING, f"Number {named.number} is in force; {said}.", f"Run {publish}."
+                "ledger", Outcome.WARNING, f"Number {entry.number} is in force; {said}.", f"Run {publish}."
             )
-        elif ledger.in_force is not None and ledger.in_force.verified:
-            yield Check("ledger", Outcome.OK, f"number {named.number}, signed by {ledger.in_force.by}")
+        elif entry.verified:
+            yield Check("ledger", Outcome.OK, f"number {entry.number}, signed by {entry.by}")
         else:
-            yield Check("ledger", Outcome.OK, f"number {named.number}, not signed")
+            yield Check("ledger", Outcome.OK, f"number {entry.number}, not signed")
         try:
-            text = (env.kv_get(BUNDLE + named.bundle) or "").strip()
-            load_bundle(pinned(text, named.bundle, "the bundle"))
+            text = (env.kv_get(BUNDLE + entry.bundle) or "").strip()
+            load_bundle(pinned(text, entry.bundle, "the bundle"))
         except ValueError as error:
             yield Check(
                 "bundle",
@@ -393,7 +385,7 @@ class Examination:
                 f"Where it is too old, deploy the version in between first, and publish with that; else run {publish}.",
             )
         else:
-            yield Check("bundle", Outcome.OK, f"{named.bundle[:12]}, which the Worker of this version reads")
+            yield Check("bundle", Outcome.OK, f"{entry.bundle[:12]}, which the Worker of this version reads")
 
     def _gate(self) -> Iterator[Check]:
         this = self.configuration

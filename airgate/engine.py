@@ -11,16 +11,14 @@ from access import LONGEST_GRANT, Act, act_id, load_act
 from audit import Record
 from authzen import CONFIGURATION, EVALUATION, EVALUATIONS, ROUTE, Asking, Invalid, questions
 from bundle import OWN, Bundle, Issuer, Pointer, load_bundle, pinned
-from bundle import load_pointer as load_former
 from claims import LONGEST as LONGEST_VALUE
 from claims import SCOPES
 from claims import at as claim_at
 from claims import said as claim_said
 from claims import texts as claim_texts
-from clock import DAYS, MONTH_DAYS, MONTHS, Dates, Window, Zone
+from clock import DAYS, MONTH_DAYS, Dates, Window, Zone
 from conditions import (
     EQUATED,
-    FLAGS,
     NAMED,
     QUANTIFIERS,
     RESOURCE,
@@ -71,18 +69,17 @@ from model import (
     Reason,
     Target,
 )
-from obligations import BY, NOTHING, Limit, Obligations, merge
+from obligations import BY, NOTHING, Obligations
 from policy import METHODS, Candidate, Policy
 from shard import EMPTY, MOST_POLICIES, Shard, load_shard
 from shard import LIMIT as SHARD_LIMIT
 from signing import read_private
-from state import BUNDLE, FORMER, SHARD
+from state import BUNDLE, SHARD
 from tokens import Rules, Unverified
 from tokens import parse as parse_token
 from tokens import validate as validate_token
 from trust import ACT as ACT_TYPE
 from trust import GRANT as MAY_GRANT
-from trust import LONGEST_NAME as LONGEST_KEY_NAME
 from trust import MAY, Signed, Trusted, Untrusted, pae, read_trusted, signer
 from trust import POINTER as POINTER_TYPE
 from trust import PUBLISH as MAY_PUBLISH
@@ -113,8 +110,6 @@ __all__ = [
     "EQUATED",
     "EVALUATION",
     "EVALUATIONS",
-    "FLAGS",
-    "FORMER",
     "HEAD",
     "HELD",
     "KEYS_LIMIT",
@@ -123,7 +118,6 @@ __all__ = [
     "KINDS",
     "LISTS",
     "LONGEST_GRANT",
-    "LONGEST_KEY_NAME",
     "LONGEST_SUBJECT",
     "LONGEST_VALUE",
     "MAX_SEGMENTS",
@@ -131,7 +125,6 @@ __all__ = [
     "MAY_GRANT",
     "MAY_PUBLISH",
     "METHODS",
-    "MONTHS",
     "MONTH_DAYS",
     "MOST_POLICIES",
     "NAMED",
@@ -173,7 +166,6 @@ __all__ = [
     "Issuer",
     "Key",
     "Keyring",
-    "Limit",
     "Mapping",
     "Named",
     "Network",
@@ -209,10 +201,8 @@ __all__ = [
     "identify",
     "load_act",
     "load_bundle",
-    "load_former",
     "load_pointer",
     "load_shard",
-    "merge",
     "pae",
     "parse_target",
     "parse_token",

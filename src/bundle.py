@@ -17,8 +17,6 @@ from upstream import Upstream, load_upstream
 
 FORMATS = (4, 5)  # of bundles and shards. The older one is read too: deploy first, then publish
 LIMIT = 20_000_000  # bytes; a KV value holds 25 MiB
-POINTER_LIMIT = 4096
-_POINTER = 3  # the format of the pointer in KV
 OWN = "-"  # the upstream that stands for the gate's own pages
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -216,18 +214,3 @@ def pinned(text: str, digest: str, what: str) -> str:
     if hashlib.sha256(text.encode("utf-8")).hexdigest() != digest:
         raise ValueError(f"{what} is not the one that was named: its hash is another")
     return text
-
-
-def load_pointer(text: str) -> Pointer:
-    """Read the JSON of the pointer in KV, which versions before the ledger wrote. Raises ValueError."""
-    reader = Reader(read_object(text, limit=POINTER_LIMIT), "pointer")
-    reader.whole("format", _POINTER, _POINTER)
-    pointer = Pointer(
-        reader.whole("sequence", 1, 2**53),
-        load_digest(reader, "bundle"),
-        reader.number("published_at", 0, 2**53),
-    )
-    reader.text("published_by")
-    reader.text("note")
-    reader.done()
-    return pointer

@@ -413,15 +413,15 @@ class Network(NamedTuple):
 
 
 EQUATED = ("subject", "workload", "resource", "query")  # what the name of an attribute begins with
-_WORKLOAD = frozenset({"dag", "task", "run", "environment"})
+_WORKLOAD = frozenset({*NAMED, "run"})
 
 
 class Equal(NamedTuple):
     """Two attributes have the same value. Unknown when one is not there, or has several.
 
     `subject.id`, `subject.issuer`, `subject.kind`, and `subject.NAME`: the token's claim NAME. `workload.dag`, `.task`,
-    `.run`, `.environment`. `resource.NAME`: the segment that `{NAME}` of the path pattern stands for; of an AuthZEN
-    resource its property NAME or its `id`. `query.NAME`: that parameter.
+    `.run`, `.run_type`, `.triggered_by`, `.environment`. `resource.NAME`: the segment that `{NAME}` of the path pattern
+    stands for; of an AuthZEN resource its property NAME or its `id`. `query.NAME`: that parameter.
     """
 
     left: str

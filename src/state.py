@@ -14,12 +14,11 @@ import journal
 import telemetry
 from assertion import AssertionKeys
 from breaker import Health
-from bundle import Bundle, Issuer, Pointer, load_bundle, load_pointer, pinned
+from bundle import Bundle, Issuer, Pointer, load_bundle, pinned
 from dpop import Replays
 from gatetoken import Own
 from journal import Journal
 from keys import Keyring
-from ledger import HEAD
 from minted import Minted
 from model import Denied, Reason
 from shard import EMPTY, Shard, load_shard
@@ -35,7 +34,6 @@ MOST_WORK = 10.0  # seconds behind an answer after which no export is begun
 WARN = 90 * 86_400.0  # seconds before the end of the time zones' offsets
 MOST_KEPT = 10_000_000  # characters of shards, about ten bytes of memory each; above, the one read first goes
 
-FORMER = "policy/current"  # where a format 3 pointer stands, of a gate that has no ledger yet
 BUNDLE = "policy/bundle/"
 SHARD = "policy/shard/"
 
@@ -152,8 +150,6 @@ class State:
         end = begun + timeout
         try:
             pointer, error = await view.read(store, timeout)
-            if pointer is None and view.trusted is None and not error:
-                pointer = await self._former(store, end)
             if pointer is None:
                 raise ValueError(error or "no policy has been published")
             # A rollback is an old bundle under a new number. After each wait another request may have read this
@@ -175,13 +171,6 @@ class State:
             return isinstance(failure, TimeoutError)
         self._complain(store, error)
         return False
-
-    async def _former(self, store: Store, end: float) -> Pointer | None:
-        """What was in force before there was a ledger. Raises OSError and ValueError."""
-        if await store.kv(HEAD, max(0.05, end - store.now())) is not None:
-            raise ValueError("the ledger is empty, and was not: its copy in KV says so")
-        text = await store.kv(FORMER, max(0.05, end - store.now()))
-        return None if text is None else load_pointer(text)
 
     def _complain(self, store: Store, error: str) -> None:
         if error and error != self.error:

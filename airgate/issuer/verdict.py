@@ -91,7 +91,7 @@ def judge(verdict: Verdict, token: Unverified, issuer: Issuer, keyring: Keyring,
         verdict.passed["binding"] = "none: whoever has it can use it" if identity.jkt is None else bound
     except Denied as denied:
         step = step or _AT.get(denied.reason, "claims")
-        _say_before(verdict, step, token, now)
+        _say_before(verdict, step, token)
         return _refused(verdict, step, denied, _remedy(step, denied, token, issuer, keyring, now))
     return verdict
 
@@ -115,7 +115,7 @@ def _say_valid(verdict: Verdict, token: Unverified, now: float) -> None:
     verdict.passed["claims"] = f"sub {shown(claims['sub'])}; lives {duration(lives)}, {ends}"
 
 
-def _say_before(verdict: Verdict, refused_at: str, token: Unverified, now: float) -> None:
+def _say_before(verdict: Verdict, refused_at: str, token: Unverified) -> None:
     """What is known of the steps before the one that failed."""
     said = {
         "algorithm": token.algorithm,

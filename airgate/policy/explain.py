@@ -328,7 +328,7 @@ def _explain_token(
     if not isinstance(subject, str) or not subject:
         raise _StopError("--token: has no sub, so the gate refuses it")
     asked = Request.read(description)
-    policies = _live(asked) if live else _seed(root, _stand_ins(root, unverified.issuer))
+    policies = _live(asked) if live else _seed(root, _stand_ins(unverified.issuer))
     issuer = policies.gate.bundle.issuers.get(unverified.issuer)
     if issuer is None:
         known = ", ".join(f"{url} ({each.mapping.id})" for url, each in policies.gate.bundle.issuers.items())
@@ -348,7 +348,7 @@ def _explain_token(
     return _show(Question(request, notes=notes), policies, everything, screen)
 
 
-def _stand_ins(root: Path, issuer: str) -> StandIns | None:
+def _stand_ins(issuer: str) -> StandIns | None:
     """The local stack's, when its provider has issued the token."""
     try:
         stack = read_stack()

@@ -214,7 +214,8 @@ def _place(attribute: str, tokens: Tokens) -> list[str | None]:
     if attribute == "subject.kind":
         mapping = tokens.mapping
         return [mapping.kind_default, *(mapping.kind_claim or ()), canonical(mapping.kind_values)]
-    return [*tokens.sources(name, False)[0][0]] if space == "workload" else []
+    sources = tokens.sources(name, False) if space == "workload" else []
+    return [*sources[0][0]] if sources else []  # nowhere, where only a token says it, and none of these does
 
 
 def _is(key: Key, *states: str) -> Clause:

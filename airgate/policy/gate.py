@@ -130,7 +130,7 @@ class Gate:
         """Who a token with these claims names. Raises Denied and InvalidRequest."""
         issuer = self._issuer(request)
         subject, claims = claims_of(request, issuer, self.bundle.roles)
-        identity = identify(claims, subject, issuer.mapping)
+        identity = identify({"iss": issuer.source.issuer, **claims}, subject, issuer.mapping)
         if identity.jkt is None and issuer.dpop == "required":
             raise Denied(Reason.TOKEN_UNBOUND)
         return identity

@@ -18,6 +18,7 @@ from airgate.engine import OWN, Zone
 from airgate.policy.compile import Compiled, compile_seed
 from airgate.policy.enforced import zones
 from airgate.policy.index import Rule
+from airgate.policy.meaning import TOKEN
 from airgate.policy.seed import (
     SCHEMA,
     STARTER,
@@ -76,6 +77,7 @@ def read(path: Path, compiled: Compiled, *, now: float | None = None) -> list[In
             if part in item:
                 forbids = (part == NEVER) or (part == UNLESS and kind == ALWAYS)
                 data = _policy(item[part], item[kind], forbids, compiled)
+                _refuse_no_page(source, ("invariants", number, part), data["target"])
                 data["id"] = name = f"{part}-{number}"
                 seed.policies[name] = Entry(source, ("invariants", number, part), data)
     stated = compile_seed(seed, now=now)
@@ -104,6 +106,12 @@ def _refuse_doubles(source: Source, items: list[dict[str, Any]]) -> None:
         raise SeedError(problems)
 
 
+def _refuse_no_page(source: Source, keys: Keys, target: dict[str, Any]) -> None:
+    if OWN in listed(target.get("upstream", [])) and not target.keys() >= {"methods", "paths"}:
+        text = f'of the gate\'s own pages ("{OWN}") say which; write methods and paths'
+        raise SeedError([source.problem(keys, text)])
+
+
 def _policy(said: dict[str, Any], whole: dict[str, Any], forbids: bool, compiled: Compiled) -> dict[str, Any]:
     """A policy of these conditions. What the target leaves out is everything; an exception is about the same upstreams.
 
@@ -115,11 +123,14 @@ def _policy(said: dict[str, Any], whole: dict[str, Any], forbids: bool, compiled
         target.setdefault("resource", about.get("resource"))
         target.setdefault("actions", "*")
     else:
-        everywhere = whole.get("target", {}).get("upstream", sorted(compiled.seed.upstreams))
-        target.setdefault("upstream", everywhere)
-        if OWN not in listed(target["upstream"]):
-            target.setdefault("methods", ["*"])
-            target.setdefault("paths", ["/**"])
+        about = whole.get("target", {})
+        target.setdefault("upstream", about.get("upstream", sorted(compiled.seed.upstreams)))
+        own = OWN in listed(target["upstream"])
+        for member, everything in (("methods", ["*"]), ("paths", ["/**"])):
+            if not own:
+                target.setdefault(member, everything)
+            elif member in about:
+                target.setdefault(member, about[member])
     data: dict[str, Any] = {
         "description": "an invariant",
         "owner": "nobody",
@@ -127,6 +138,10 @@ def _policy(said: dict[str, Any], whole: dict[str, Any], forbids: bool, compiled
         **{name: said[name] for name in ("subject", "workload", "when") if name in said},
         "target": target,
     }
+    if not forbids and target.get("paths") == [
+        TOKEN
+    ]:  # what a permit says there that lets tokens be exchanged
+        data["exchange"] = {"upstreams": sorted(compiled.seed.upstreams)}
     if "workload" in data:
         data["workload"] = {"attested": False, **data["workload"]}
     return data

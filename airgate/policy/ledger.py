@@ -12,9 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from airgate.configuration import LOCAL
 from airgate.engine import (
-    FORMER,
     HEAD,
     MAY_PUBLISH,
     POINTER_FORMAT,
@@ -23,7 +21,6 @@ from airgate.engine import (
     Pointer,
     Signed,
     Untrusted,
-    load_former,
     load_pointer,
     read_head,
     signer,
@@ -36,7 +33,6 @@ from airgate.signing_key import SigningKey
 
 MOST_READ = 20  # rows, to find one that counts below others that don't
 SHORT_COMMIT = 9  # digits
-NOT_FOR_FORMER = canonical({"format": POINTER_FORMAT, "see": HEAD})
 HIGHEST = 2**53  # that a gate reads
 
 
@@ -95,20 +91,11 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Former:
-    """What a gate without a ledger goes by: the pointer of an older version (format 3)."""
-
-    number: int
-    bundle: str
-
-
-@dataclass(frozen=True)
 class Ledger:
     """The newest rows, and KV's copy of the newest one."""
 
     entries: list[Entry]  # newest first
     copy: Entry | None
-    former: Former | None = None  # only when nothing else is there
 
     @property
     def newest(self) -> int:
@@ -118,8 +105,7 @@ class Ledger:
     @property
     def next(self) -> int:
         """The number to publish under: above all that a gate may know of."""
-        known = [self.newest, self.copy.number if self.copy is not None and self.copy.counts else 0]
-        return max(*known, self.former.number if self.former is not None else 0) + 1
+        return max(self.newest, self.copy.number if self.copy is not None and self.copy.counts else 0) + 1
 
     @property
     def lost(self) -> bool:
@@ -149,11 +135,7 @@ def read_ledger(env: Environment) -> Ledger:
     if signed is not None:
         number = _number(signed.document)
         copied = judge(env, number, signed) if number else None
-    empty = (
-        not entries and copied is None and env.name != LOCAL
-    )  # a local stack never was of an older version
-    former = _former(env.kv_get(FORMER)) if empty else None
-    return Ledger(entries, copied, former)
+    return Ledger(entries, copied)
 
 
 def read_entries(env: Environment, most: int | None = None) -> list[Entry]:
@@ -256,8 +238,7 @@ def append(env: Environment, after: int, number: int, signed: Signed) -> bool:
 
 def write_copy(env: Environment, signed: Signed) -> None:
     """Write KV's copy of the newest row. Raises as Environment.kv_put does."""
-    # First what a Worker of format 3 refuses: put back, it would go by the policy from before the ledger.
-    env.kv_put({FORMER: NOT_FOR_FORMER, HEAD: canonical(signed._asdict())})
+    env.kv_put({HEAD: canonical(signed._asdict())})
 
 
 def user() -> str:
@@ -277,11 +258,3 @@ def _number(document: str) -> int:
         return load_pointer(document).sequence
     except ValueError:
         return 0
-
-
-def _former(text: str | None) -> Former | None:
-    try:
-        pointer = load_former((text or "").strip())
-    except ValueError:
-        return None
-    return Former(pointer.sequence, pointer.bundle)

@@ -24,13 +24,13 @@ class Live:
     def read(cls, env: Environment) -> "Live":
         """Raises LiveError, and as Environment does."""
         ledger = read_ledger(env)
-        named = ledger.in_force or ledger.former
-        if named is None:
+        entry = ledger.in_force
+        if entry is None:
             doubt = f" that counts: {ledger.entries[0].doubt}" if ledger.entries else ""
             raise LiveError(
                 f"The ledger of {env.name} has no entry{doubt}. Publish: airgate policy publish --env {env.name}"
             )
-        return cls._load(env, named.bundle)
+        return cls._load(env, entry.bundle)
 
     @classmethod
     def at(cls, env: Environment, version: str) -> "Live":

@@ -121,7 +121,11 @@ def _workload_problems(entry: Entry) -> Iterator[Problem]:
         if entry.at("workload", member) is not None and entry.at("workload", "attested") is not True:
             text = "only a token says this, no header can; write attested: true, which then holds for all of workload"
             yield entry.problem(("workload", member), text)
-    if compared and entry.at("effect") == "permit" and entry.at("workload", "attested") is None:
+    vouched = [name for name in map("workload.".__add__, NEVER_ASSERTED) if name in compared]
+    if vouched and entry.at("workload", "attested") is not True:
+        text = f"only a token says {either(vouched)}, no header can; write attested: true under workload"
+        yield entry.problem(("when", "equals"), text + ", which then holds for all of it")
+    elif compared and entry.at("effect") == "permit" and entry.at("workload", "attested") is None:
         yield entry.problem(
             ("when", "equals"),
             'looks at the workload, so the permit says who vouches for it; write "workload: {attested: true}" '
@@ -129,8 +133,9 @@ def _workload_problems(entry: Entry) -> Iterator[Problem]:
         )
 
 
-def _compares_workload(entry: Entry) -> bool:
-    return any(name.startswith("workload.") for _, pair in _pairs(entry) for name in pair)
+def _compares_workload(entry: Entry) -> set[str]:
+    """What `equals` reads of the workload."""
+    return {name for _, pair in _pairs(entry) for name in pair if name.startswith("workload.")}
 
 
 def _target_problems(seed: Seed, entry: Entry) -> Iterator[Problem]:

@@ -1,7 +1,8 @@
 """The narrowest policies that still permit what DAGs were seen to call.
 
-Each is a permit of the seed, less what wasn't used of it: other DAGs, tasks, roles, methods and paths. What a permit
-asks for beside that stays as it is, so nothing passes by the narrower one that the wider one would refuse.
+Each is a permit of the seed, less what wasn't used of it: other DAGs, tasks, types of run, users, roles, methods and
+paths, and what nobody exchanged a token for. What a permit asks for beside that stays as it is, so nothing passes by
+the narrower one that the wider one would refuse.
 """
 
 import re
@@ -11,17 +12,18 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-from airgate.engine import Denied, Target, parse_target
+from airgate.engine import Denied, Glob, Target, parse_target
 from airgate.policy import patterns
 from airgate.policy.index import segments
+from airgate.policy.rules import NEVER_ASSERTED
 from airgate.policy.traffic import CUT_PATH, Call
 from airgate.policy.words import listed
 
-MOST_TASKS = 50  # named in one policy
+MOST_TASKS = 50  # named in one policy; and types of run, users
 MOST_TAILS = 20_000  # paths that are looked at below one `**`
 MOST_WORDS = 10  # literal segments at one place; of more, each is taken for a value
 LONGEST_ID = 63
-_KEPT = ("when", "obligations", "asking", "exchange")  # of a permit, as it is
+_KEPT = ("when", "obligations", "asking")  # of a permit, as it is
 
 _LITERAL = re.compile(r"[A-Za-z0-9._~!$&'()+,=:@-]+")
 _NOT_IN_ID = re.compile(r"[^a-z0-9]+")
@@ -46,11 +48,23 @@ class Use:
     tasks: set[tuple[str, bool] | None] = field(default_factory=set)  # each with whether it's attested
     roles: set[frozenset[str]] = field(default_factory=set)  # in use, of each kind of call
     routes: dict[str, "Paths"] = field(default_factory=dict)
+    runs: dict[str, set[str | None]] = field(
+        default_factory=dict
+    )  # what tokens say of them, by NEVER_ASSERTED
+    issued: set[str] = field(default_factory=set)  # upstreams that tokens were exchanged for
+    issued_roles: set[str] = field(default_factory=set)  # of such tokens, by any use of the permit
     unnamed: bool = False  # the log has pseudonyms
 
     @property
     def attested(self) -> bool:
-        return not self.asserted
+        """Whether only what tokens say of the workload counts: the permit wants it so, or all calls were like that."""
+        return by_token(self.permit) or not self.asserted
+
+    @property
+    def whose(self) -> str:
+        if self.dag is not None:
+            return f"DAG {self.dag}"
+        return "without an attested DAG" if by_token(self.permit) else "without a DAG"
 
     def add(
         self, call: Call, routes: Iterable[str], found: tuple[str, ...] | None, *, attested: bool
@@ -72,6 +86,12 @@ class Use:
         self.roles.add(caller.effective)
         task = caller.workload.get("task")
         self.tasks.add(None if task is None else (str(task.value), task.attested))
+        for name in NEVER_ASSERTED:
+            fact = caller.workload.get(name)
+            self.runs.setdefault(name, set()).add(None if fact is None else str(fact.value))
+        if (issued := event.get("issued")) is not None:
+            self.issued.add(issued["upstream"])
+            self.issued_roles.update(issued["roles"])
         for route in routes:
             self.routes.setdefault(route, Paths(route)).add(found)
 
@@ -168,7 +188,7 @@ def narrowed(use: Use, names: Names) -> dict[str, Any]:
     assert permit is not None
     policy = {
         "id": names.of(permit["id"], use.dag or "without-a-dag"),
-        "description": _described(permit["description"], use.dag),
+        "description": _described(permit["description"], use),
         "owner": permit["owner"],
         "effect": "permit",
         "subject": _subject(permit.get("subject", {}), use),
@@ -183,7 +203,8 @@ def narrowed(use: Use, names: Names) -> dict[str, Any]:
         "paths": sorted({path for paths in use.routes.values() for path in paths.narrowed(kept)}),
     }
     policy["target"] = target
-    return policy | {name: permit[name] for name in _KEPT if name in permit}
+    policy |= {name: permit[name] for name in _KEPT if name in permit}
+    return policy | ({"exchange": _exchange(permit["exchange"], use)} if "exchange" in permit else {})
 
 
 def opened(use: Use, owner: str, names: Names) -> dict[str, Any]:
@@ -196,7 +217,7 @@ def opened(use: Use, owner: str, names: Names) -> dict[str, Any]:
         subject["id"] = sorted(use.subjects)
     policy = {
         "id": names.of("denied", use.upstream, use.dag or "without-a-dag"),
-        "description": _described("Calls that no policy permitted", use.dag),
+        "description": _described("Calls that no policy permitted", use),
         "owner": owner,
         "effect": "permit",
         "mode": "shadow",
@@ -204,6 +225,9 @@ def opened(use: Use, owner: str, names: Names) -> dict[str, Any]:
     }
     workload = _workload({}, use)
     if workload:
+        types = use.runs.get("run_type", set())
+        if use.attested and (named := _plain_names(types)):
+            workload["run_type"] = named
         policy["workload"] = workload
     paths = sorted({path for one in use.routes.values() for path in one.narrowed()})
     return policy | {"target": {"upstream": use.upstream, "methods": sorted(use.methods), "paths": paths}}
@@ -238,8 +262,13 @@ def located(method: str, upstream: str, path: str) -> Target | None:
         return None
 
 
-def _described(text: str, dag: str | None) -> str:
-    return f"{text} ({'without a DAG' if dag is None else f'DAG {dag}'})"[:2000]
+def by_token(permit: Mapping[str, Any] | None) -> bool:
+    """Whether a permit goes by what tokens attest of the workload, and by nothing that a header says."""
+    return permit is not None and permit.get("workload", {}).get("attested") is True
+
+
+def _described(text: str, use: Use) -> str:
+    return f"{text} ({use.whose})"[:2000]
 
 
 def _one_or_all(names: set[str]) -> str | list[str]:
@@ -272,15 +301,39 @@ def _covering(asked: set[str], used: set[frozenset[str]]) -> list[str]:
 
 
 def _workload(permit: Mapping[str, Any], use: Use) -> dict[str, Any]:
+    permit = {**permit, **{name: _seen(name, permit[name], use) for name in NEVER_ASSERTED if name in permit}}
     if use.dag is None:
-        return dict(permit)
+        return permit
     workload: dict[str, Any] = {"dag": [use.dag]}
     tasks = {task[0] for task in use.tasks if task is not None}
     # A task that only a header says is unknown to a policy that goes by what the token attests.
-    told = use.asserted or all(task is not None and task[1] for task in use.tasks)
+    told = not use.attested or all(task is not None and task[1] for task in use.tasks)
     if told and None not in use.tasks and len(tasks) <= MOST_TASKS and all(map(plain, tasks)):
         workload["task"] = sorted(tasks)
     workload |= {name: value for name, value in permit.items() if name not in ("dag", "task", "attested")}
     if "task" in permit and "task" not in workload:
         workload["task"] = permit["task"]
     return workload | {"attested": use.attested}
+
+
+def _seen(name: str, patterns: str | list[str], use: Use) -> str | list[str]:
+    """The types of run, or the users, that were seen, of those that a permit names; else what it says."""
+    globs = [Glob(pattern) for pattern in listed(patterns)]
+    named = _plain_names(use.runs.get(name, set()))
+    return [value for value in named if any(glob.matches(value) for glob in globs)] or patterns
+
+
+def _plain_names(values: set[str | None]) -> list[str]:
+    """Names that can stand in a policy for themselves; none if one of them can't, or they are many."""
+    named = sorted(value for value in values if value is not None and plain(value))
+    return named if len(named) == len(values) <= MOST_TASKS else []
+
+
+def _exchange(permit: Mapping[str, Any], use: Use) -> dict[str, Any]:
+    """What tokens may be exchanged for, less the upstreams and roles that none was.
+
+    The roles are those of all uses of the permit: of several policies that match a caller the fewest roles count.
+    """
+    upstreams = sorted(use.issued.intersection(listed(permit["upstreams"])))
+    roles = use.issued_roles.intersection(listed(permit["roles"])) if "roles" in permit else use.issued_roles
+    return {**permit, "upstreams": upstreams, **({"roles": sorted(roles)} if roles else {})}

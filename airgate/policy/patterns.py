@@ -23,7 +23,6 @@ ANYTHING: Pieces = ("", "")
 TEXT, HEADER = "text", "header"
 # By what an upstream takes (`forward.fits`): nothing odd, slashes that are data, empty segments, both.
 SEGMENTS = ("segment", "segment or slash", "segment or nothing", "segment, slash or nothing")
-SEGMENT = SEGMENTS[0]
 ODD = ENCODED_SLASH | EMPTY_SEGMENT
 _REFUSED = {TEXT: "", HEADER: ","} | {
     sort: "\\;%" if odd & ENCODED_SLASH else "/\\;%" for odd, sort in enumerate(SEGMENTS)

@@ -32,6 +32,8 @@ _NOUNS = {
     "dag": "DAG",
     "task": "task",
     "run": "run",
+    "run_type": "run's type",
+    "triggered_by": "user who started the run",
     "environment": "environment",
     "subject.issuer": "issuer",
     "subject.id": "subject",

@@ -240,11 +240,6 @@ def before(planned: Plan) -> str:
     if entry is not None:
         why = f": {entry.why}" if entry.why else ""
         return f"In force: number {entry.number}, of {entry.by}, {ahead(entry.at, planned.at)}{why}"
-    former = planned.ledger.former
-    if former is not None:
-        return (
-            f"In force: number {former.number}, of a version without a ledger; the ledger begins after that."
-        )
     return "Nothing is in force yet."
 
 

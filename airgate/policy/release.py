@@ -22,8 +22,6 @@ from airgate.policy.check import counted
 from airgate.policy.compile import Compiled
 from airgate.policy.ledger import (
     HIGHEST,
-    Entry,
-    Former,
     Ledger,
     NotTrusted,
     append,
@@ -85,11 +83,6 @@ class Plan:
     changes: tuple[Change, ...]
     at: int  # seconds since the epoch, when it was made
 
-    @property
-    def named(self) -> Entry | Former | None:
-        """What names the bundle in force."""
-        return self.ledger.in_force or self.ledger.former
-
     def nothing_new(self, key: SigningKey | None) -> bool:
         """Whether this very set is in force already, and nothing needs a new row: to be put right, or this key's
         signature, for the one that it has may be trusted no longer soon."""
@@ -125,11 +118,11 @@ def plan(env: Environment, release: Release, ledger: Ledger | None = None) -> Pl
     except EnvironmentMissing as error:
         raise PublishError(str(error)) from None
     after = release.compiled
-    named = ledger.in_force or ledger.former
+    entry = ledger.in_force
     before, unread = None, ""
-    if named is not None:
+    if entry is not None:
         try:
-            before = after if named.bundle == after.sha256 else read_stored(env, named.bundle, after.stored)
+            before = after if entry.bundle == after.sha256 else read_stored(env, entry.bundle, after.stored)
         except StoredError as error:
             unread = str(error)
     changes = () if before is after else tuple(named_changes(before, after))

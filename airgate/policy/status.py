@@ -106,10 +106,6 @@ def of_ledger(env: Environment, ledger: Ledger, now: float) -> Iterator[Said]:
                 f"{env.gate} trusts no keys: whoever can write to D1 can publish",
                 "Trust a key: airgate keys trust --help, then airgate deploy",
             )
-    elif ledger.former is not None:
-        yield Said(
-            "in force", f"number {ledger.former.number}, of a version without a ledger; not signed", publish
-        )
     else:
         yield Said("in force", "nothing", publish)
     numbers = [entry.number for entry in ledger.entries]
@@ -176,9 +172,9 @@ def of_gate(env: Environment, ledger: Ledger, answer: dict[str, Any] | str | Non
 
 def of_repository(env: Environment, planned: Plan, compiled: Compiled, root: Path) -> Iterator[Said]:
     """Whether the repository's policy is the one in force."""
-    name, named = label(root), planned.named
+    name, entry = label(root), planned.ledger.in_force
     folder = "" if root == STARTER else f" {shlex.quote(name)}"
-    if named is None:
+    if entry is None:
         return
     if planned.unread:
         yield Said(
@@ -186,7 +182,7 @@ def of_repository(env: Environment, planned: Plan, compiled: Compiled, root: Pat
             f"can't be compared: {planned.unread}",
             f"Publish again: airgate policy publish --env {env.name}",
         )
-    elif named.bundle == compiled.sha256:
+    elif entry.bundle == compiled.sha256:
         yield Said(name, "the same as in force")
     else:
         changes = [str(change) for change in planned.changes] or ["only in how it is written down"]

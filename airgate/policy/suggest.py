@@ -6,7 +6,7 @@ Exit codes: 0 printed, and checked by a replay; 1 the check failed, so nothing i
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from airgate.policy.narrowing import (
     Names,
     Use,
     asked_of_workload,
+    by_token,
     compares_names,
     located,
     narrowed,
@@ -39,6 +40,7 @@ from airgate.policy.replay import opened as opened_logs
 from airgate.policy.rules import upstreams
 from airgate.policy.seed import STARTER, SeedError, label
 from airgate.policy.traffic import Call, Traffic
+from airgate.policy.words import listed
 
 DONE, FAILED, INVALID = 0, 1, 2
 
@@ -65,6 +67,7 @@ class Observed:
             if entry.data["effect"] == "permit" and entry.data.get("mode", "enforce") == "enforce"
         }
         self._asked = {name: asked_of_workload(permit) for name, permit in self._permits.items()}
+        self._issued: dict[str, set[str]] = {name: set() for name in self._permits}
 
     def add(self, call: Call, *, denied: bool) -> None:
         """Take a call into account; `denied`: also one that no policy permitted."""
@@ -79,6 +82,8 @@ class Observed:
             self._leave("a temporary grant had a part in it")
         elif group.record.delegated:
             self._leave("an agent made them for somebody")
+        elif group.permit and _in_vain(event):
+            self._leave("policy let them exchange a token, and none was issued")
         elif group.permit:
             self._add_permitted(call)
         elif denied and not event["forbids"] and not event["permits"]:
@@ -87,7 +92,7 @@ class Observed:
     def _add_permitted(self, call: Call) -> None:
         event = call.group.record.event
         upstream = event["upstream"]
-        known = [name for name in event["permits"] if name in self._permits]
+        known = _used(event, self._permits)
         if not known:
             self._leave(f"permitted by {joined(event['permits'])}, which {label(self.seed.seed.root)} hasn't")
         target = self._target(call)
@@ -124,13 +129,13 @@ class Observed:
         self, uses: dict[tuple[object, ...], Use], call: Call, name: str, permit: dict[str, Any] | None
     ) -> Use:
         caller, upstream = call.group.caller, call.group.record.event["upstream"]
-        dag = _dag(call)
+        dag = _dag(call, permit)
         key: tuple[object, ...] = (dag or "", upstream, name)
         if permit is None:
             key = (*key, caller.identity.issuer, caller.identity.kind, caller.effective)
         use = uses.get(key)
         if use is None:
-            use = uses[key] = Use(permit, dag, upstream)
+            use = uses[key] = Use(permit, dag, upstream, issued_roles=self._issued.get(name, set()))
         return use
 
     def _target(self, call: Call) -> Target | None:
@@ -152,13 +157,28 @@ class Observed:
                 yield name, last
 
 
-def _dag(call: Call) -> str | None:
-    """The DAG that a policy can name; to policy there is none behind a person."""
+def _dag(call: Call, permit: dict[str, Any] | None) -> str | None:
+    """The DAG that a policy can name. To policy there is none behind a person, nor one that only a header says where
+    the permit goes by tokens."""
     caller = call.group.caller
     fact = caller.workload.get("dag")
     if fact is None or caller.identity.kind == "human" or not plain(str(fact.value)):
         return None
-    return str(fact.value)
+    return str(fact.value) if fact.attested or not by_token(permit) else None
+
+
+def _used(event: Mapping[str, Any], permits: Mapping[str, dict[str, Any]]) -> list[str]:
+    """The permits by which a call passed, or a token was issued, of those that there are."""
+    known = [name for name in event["permits"] if name in permits]
+    if "issued" not in event:
+        return known
+    offers = {name: listed(permits[name].get("exchange", {}).get("upstreams", [])) for name in known}
+    return [name for name in known if event["issued"]["upstream"] in offers[name]]
+
+
+def _in_vain(event: Mapping[str, Any]) -> bool:
+    """Whether policy let a token be exchanged, but not for what was asked."""
+    return event.get("page") == "token" and "issued" not in event
 
 
 def _attested(call: Call, asked: set[str]) -> bool:
@@ -272,12 +292,14 @@ def flaws(policies: list[tuple[Use, dict[str, Any]]], seed: Compiled, log: Traff
         cases.setdefault(tuple(judge.case(call) for judge in judges), call)
     for judge in judges:
         judge.learn(log.groups)
-    covered = {use.permit["id"] for use, _ in policies if use.permit is not None}
+    covered = {use.permit["id"]: use.permit for use, _ in policies if use.permit is not None}
     found = set()
     for of_each, call in watched(cases.items(), "checking"):
         event = call.group.record.event
         before, after = (judge.judge(case, call).permits for judge, case in zip(judges, of_each, strict=True))
-        meant = call.group.permit and not call.group.record.lent and covered.intersection(event["permits"])
+        meant = (
+            call.group.permit and not call.group.record.lent and not _in_vain(event) and _used(event, covered)
+        )
         if (before is False and after) or (before and after is False and meant):
             way = "lets pass" if after else "refuses"
             found.add(
@@ -309,7 +331,7 @@ def _file(
 
 
 def _comments(use: Use) -> Iterator[str]:
-    who = "Calls without a DAG" if use.dag is None else f"DAG {use.dag}, {_vouched(use)}"
+    who = f"Calls {use.whose}" if use.dag is None else f"{use.whose}, {_vouched(use)}"
     what = "denied" if use.permit is None else f"permitted by {use.permit['id']}"
     yield f"{who}: {counted(use.calls, 'call')} {what}, {traffic.day(use.first)} to {traffic.day(use.last)}"
     yield f"by {joined(sorted(use.subjects))}"

@@ -330,6 +330,7 @@ class Traffic:
             "path" in event,
             record.query == "",
             sorted(record.cut),
+            [event["issued"][name] for name in ("upstream", "roles")] if "issued" in event else None,
         )
         telling = json.dumps([[event.get(name) for name in _TELLING], workload, clash, there], sort_keys=True)
         group = self._known.get(telling)
@@ -385,6 +386,11 @@ def check(event: dict[str, Any]) -> None:
         _texts(event, "grants")
     if not isinstance(event.get("exchanged", {}), dict):
         raise ValueError("exchanged: not an object")
+    if "issued" in event:
+        if not isinstance(event["issued"], dict):
+            raise ValueError("issued: not an object")
+        _text(event["issued"], "upstream")
+        _texts(event["issued"], "roles")
     if event["shadow"] and event.get("would") not in ("permit", "deny"):
         raise ValueError("would: neither permit nor deny")
     path = event.get("path")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 
-from airgate.engine import DAYS, EQUATED, MONTH_DAYS, equated
+from airgate.engine import DAYS, EQUATED, MONTH_DAYS, NAMED, equated
 from airgate.policy import zones
 from airgate.policy.words import either, listed, nearest, quoted
 
@@ -22,7 +22,7 @@ _MONTH_RUN = re.compile(r"(-?[0-9]{1,2})(?:-(-?[0-9]{1,2}))?")
 _TIME = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DATE_TIME = re.compile(_DATE.pattern + r"T[0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})")
-_WORKLOAD = ["dag", "task", "run", "environment"]
+_WORKLOAD = [*NAMED, "run"]
 
 
 def minute(time: str, *, ends: bool = False) -> int:

@@ -49,7 +49,10 @@ def attested(*rows: list[Any]) -> list[list[Any]]:
 GLOBS = [["x"], ["x*"], ["*"], ["y", "*z"], ["x*z*"]]
 WORKLOAD = ("dag", "task", "environment")
 VOUCHED = ("run_type", "triggered_by")  # which only a token says
-COMPARED = [*map("subject.".__add__, ("id", "issuer", "kind", "dep")), *map("workload.".__add__, WORKLOAD)]
+COMPARED = [
+    *map("subject.".__add__, ("id", "issuer", "kind", "dep")),
+    *map("workload.".__add__, (*WORKLOAD, *VOUCHED)),
+]
 OF_REQUESTS = ["resource.id", "resource.owner", "query.format", "query.F", "workload.run"]
 OF_RESOURCES = ["resource.id", "resource.owner", "workload.run"]
 

@@ -1,4 +1,4 @@
-"""The bundle, and the pointer of before the ledger: read whole, or refused with the place where it is wrong."""
+"""The bundle: read whole, or refused with the place where it is wrong."""
 
 import copy
 import json
@@ -15,17 +15,15 @@ from world import (
     AUDIENCE,
     ISSUER,
     JWKS_URI,
-    NOW,
     canonical,
     contents,
     digest,
     document,
-    pointer,
     rule,
     shards,
 )
 
-from bundle import Issuer, Upstream, load_bundle, load_pointer, pinned
+from bundle import Issuer, Upstream, load_bundle, pinned
 from identity import WORKLOAD, Grant, Mapping
 from keys import ALGORITHMS, Source
 from shard import load_shard
@@ -506,62 +504,6 @@ def test_a_text_that_is_pinned_is_the_one_whose_digest_is_given() -> None:
         pinned("\ud800", digest(text), "the bundle")
 
 
-def test_a_good_pointer() -> None:
-    assert load_pointer(json.dumps(pointer("text", 7))) == (7, digest("text"), NOW - 60, "", "", None)
-
-
-def test_a_pointer_as_old_as_time() -> None:
-    assert load_pointer(json.dumps(pointer("text", 1, published_at=0))) == (
-        1,
-        digest("text"),
-        0,
-        "",
-        "",
-        None,
-    )
-
-
-POINTERS = [
-    pytest.param({"format": 2}, "pointer.format", id="an older format"),
-    pytest.param({"format": 4}, "pointer.format", id="a format that stands in the ledger"),
-    pytest.param({"format": 3.0}, "pointer.format", id="a format with a point"),
-    pytest.param({"format": ABSENT}, "pointer.format", id="no format"),
-    pytest.param({"sequence": 0}, "pointer.sequence", id="sequence 0"),
-    pytest.param({"sequence": -1}, "pointer.sequence", id="a negative sequence"),
-    pytest.param({"sequence": "7"}, "pointer.sequence", id="a sequence in quotes"),
-    pytest.param({"sequence": True}, "pointer.sequence", id="a sequence of true"),
-    pytest.param({"sequence": 2**53 + 1}, "pointer.sequence", id="a sequence past exact numbers"),
-    pytest.param({"sequence": ABSENT}, "pointer.sequence", id="no sequence"),
-    pytest.param({"sequence": 1.5}, "pointer.sequence", id="a sequence and a half"),
-    pytest.param({"bundle": ""}, "pointer.bundle", id="no digest"),
-    pytest.param({"bundle": "A" * 64}, "pointer.bundle", id="a digest in upper case"),
-    pytest.param({"bundle": "a" * 63}, "pointer.bundle", id="a short digest"),
-    pytest.param({"bundle": "a" * 64 + "\n"}, "pointer.bundle", id="a digest and a line feed"),
-    pytest.param({"bundle": "../" + "a" * 61}, "pointer.bundle", id="a digest that is a path"),
-    pytest.param({"bundle": None}, "pointer.bundle", id="a null digest"),
-    pytest.param({"published_at": "now"}, "pointer.published_at", id="a time in words"),
-    pytest.param({"published_at": 2**53 + 1}, "pointer.published_at", id="a time past exact numbers"),
-    pytest.param({"published_at": -1}, "pointer.published_at", id="a negative time"),
-    pytest.param({"published_by": 1}, "pointer.published_by", id="published by a number"),
-    pytest.param({"note": ABSENT}, "pointer.note", id="no note"),
-    pytest.param({"signature": "x"}, "pointer.signature", id="a member that is not known"),
-    pytest.param({"note": "n" * 5000}, "longer than 4096", id="a long note"),
-]
-
-
-@pytest.mark.parametrize(("changes", "where"), POINTERS)
-def test_a_pointer_that_is_refused(changes: dict[str, Any], where: str) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is looked at below
-        load_pointer(json.dumps(pointer("text", **{"sequence": 1, **changes})))
-    assert str(caught.value).startswith(where)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{", "null", '"a"'])
-def test_text_that_is_no_pointer(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - the policy in force stays, whatever is wrong
-        load_pointer(text)
-
-
 @given(st.binary(min_size=24, max_size=24))
 @settings(max_examples=examples(1000))
 def test_a_bundle_that_was_changed_is_read_or_refused(choices: bytes) -> None:
@@ -571,16 +513,5 @@ def test_a_bundle_that_was_changed_is_read_or_refused(choices: bytes) -> None:
         mutate(bundle, dice)
     try:
         load_bundle(json.dumps(bundle))
-    except ValueError as error:
-        assert str(error)  # noqa: PT017 - nothing else is raised
-
-
-@given(st.binary(min_size=12, max_size=12))
-@settings(max_examples=examples(500))
-def test_a_pointer_that_was_changed_is_read_or_refused(choices: bytes) -> None:
-    changed = pointer("text", 7)
-    mutate(changed, Dice(choices))
-    try:
-        load_pointer(json.dumps(changed))
     except ValueError as error:
         assert str(error)  # noqa: PT017 - nothing else is raised

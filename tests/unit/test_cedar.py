@@ -31,7 +31,8 @@ RANGES = ("198.51.100.0/24", "198.51.100.128/25", "203.0.113.7/32", "2001:db8::/
 CLIENTS = ("198.51.100.7", "198.51.100.200", "203.0.113.7", "203.0.113.8", "2001:db8::1", "2001:db9::1")
 EQUATED = (
     "subject.id", "subject.issuer", "subject.kind", "subject.department", "workload.dag", "workload.task",
-    "workload.environment", "workload.run", "resource.s0", "resource.s1", "query.format", "query.page",
+    "workload.environment", "workload.run", "workload.run_type", "workload.triggered_by", "resource.s0",
+    "resource.s1", "query.format", "query.page",
 )  # fmt: skip
 MOMENTS = range(
     950_400, 1_650_000, 24_000

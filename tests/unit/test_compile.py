@@ -711,7 +711,8 @@ LANGUAGE: list[tuple[str, str, str, str]] = [
         "a workload's attribute that can't be compared",
         "",
         "when: {equals: [workload.tags, subject.email]}\nworkload: {attested: true}",
-        '14:21: when.equals: "workload.tags": of the workload dag, task, run or environment can be compared; '
+        '14:21: when.equals: "workload.tags": of the workload dag, task, run_type, triggered_by, environment or run '
+        "can be compared; "
         'did you mean "task"?',
     ),
     (
@@ -761,6 +762,18 @@ LANGUAGE: list[tuple[str, str, str, str]] = [
         "",
         "when: {equals: [workload.dag, subject.dag]}",
         "14:20: when.equals: looks at the workload, so the permit says who vouches for it; write",
+    ),
+    (
+        "a user compared whom a header could name",
+        "",
+        "when: {equals: [workload.triggered_by, subject.id]}\nworkload: {attested: false}",
+        "14:20: when.equals: only a token says workload.triggered_by, no header can; write attested: true",
+    ),
+    (
+        "a run's type that is compared, and nobody vouches for it",
+        "",
+        "when: {equals: [[workload.dag, subject.dag], [query.a, workload.run_type]]}",
+        "14:20: when.equals: only a token says workload.run_type, no header can; write attested: true",
     ),
     (
         "a workload that is attested and not looked at",
@@ -1128,6 +1141,16 @@ ROWS: list[tuple[str, str, str, list[Any]]] = [
         [
             ["when.equals", "resource.owner", "subject.id", False],
             ["when.equals", "query.a", "workload.dag", True],
+        ],
+    ),
+    (
+        "who started the run, by whatever type it is of",
+        OWNED,
+        "when: {equals: [[workload.triggered_by, subject.id], [resource.owner, workload.run_type]]}\n"
+        "workload: {attested: true}",
+        [
+            ["when.equals", "workload.triggered_by", "subject.id", True],
+            ["when.equals", "resource.owner", "workload.run_type", True],
         ],
     ),
     (

@@ -447,6 +447,8 @@ CLOSE = {
     "task": Fact("close", True),
     "run": Fact("r", False),
     "environment": Fact("prod", True),
+    "run_type": Fact("manual", True),
+    "triggered_by": Fact("etl", True),
 }
 MAIL = {"email": ("m@x.example",), "mails": ("m@x.example", "n@x.example"), "none": ()}
 ETL, CLOSING, MAILING = who(), who(facts=CLOSE), who(claims=MAIL)
@@ -483,6 +485,11 @@ EQUALS = [
     pytest.param(equal("workload.task", "workload.dag", True), CLOSING, "/{x}", "/", "", U, id="task, dag attested"),
     pytest.param(equal("workload.run", "resource.x"), CLOSING, "/{x}", "/r", "", T, id="the run"),
     pytest.param(equal("workload.environment", "resource.x"), CLOSING, "/{x}", "/test", "", F, id="the environment"),
+    pytest.param(equal("workload.run_type", "resource.x", True), CLOSING, "/{x}", "/manual", "", T, id="the run type"),
+    pytest.param(equal("workload.triggered_by", "subject.id", True), CLOSING, "/**", "/", "", T, id="who started it"),
+    pytest.param(equal("workload.triggered_by", "resource.x", True), CLOSING, "/{x}", "/bob", "", F, id="another did"),
+    pytest.param(equal("workload.triggered_by", "subject.id", True), ETL, "/**", "/", "", U, id="nobody started it"),
+    pytest.param(equal("workload.triggered_by", "subject.id", True), HUMAN, "/**", "/", "", F, id="a human, no run"),
     pytest.param([*DAG, False], ETL, "/{x}", "/close", "", U, id="no dag"),
     pytest.param([*DAG, False], HUMAN, "/{x}", "/close", "", F, id="a human has no dag"),
     pytest.param(equal("resource.x", "workload.dag"), HUMAN, "/{x}", "/close", "", F, id="a human, on the right"),

@@ -12,7 +12,8 @@ import typer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from language import MOMENTS, load, scene
-from test_prove import SEED, seed
+from test_prove import PLAIN as SEED
+from test_prove import seed as seed_of
 from test_regions import KIND_VALUES, TABLES, as_rule, compares, mapping, token
 from typer.testing import CliRunner
 
@@ -115,6 +116,10 @@ EDITS: list[tuple[str, str, str, dict[str, str]]] = [
      {"payments": "!", "look": "+"}),
     ("empty segments", OPENED, OPENED + ", empty_segments: true", {"payments": "!", "look": "+"}),
 ]  # fmt: skip
+
+
+def seed(folder: Path, text: str = SEED) -> Path:
+    return seed_of(folder, text)
 
 
 def compared(folder: Path, old: str, new: str) -> list[Change]:

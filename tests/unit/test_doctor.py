@@ -1,7 +1,6 @@
 """What the checks say: of wrangler.toml and a seed, of a ledger and of what a gate answers; and how it ends."""
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +11,10 @@ from typer.testing import CliRunner
 from airgate.checks import Check, Examination, Outcome, secrets
 from airgate.cli import app
 from airgate.configuration import read_configuration
-from airgate.engine import BUNDLE, FORMER, HEAD
+from airgate.engine import BUNDLE, HEAD
 from airgate.node import PROJECT, NodeMissing, WranglerFailed
 from airgate.policy.compile import Compiled, compile_folder
-from airgate.policy.index import FORMAT, canonical
+from airgate.policy.index import FORMAT
 from airgate.policy.release import Release, plan, put_in_force
 from airgate.policy.seed import STARTER
 from airgate.signing_key import SigningKey
@@ -293,25 +292,6 @@ def test_before_anything_is_published_that_is_what_is_to_be_done(
     check = deployed(Stores(KEY, name="production", gate="airgate"))["ledger"]
     assert (check.outcome, check.said) == (Outcome.WARNING, "Nothing has been published yet.")
     assert "airgate policy publish --env production" in check.next
-
-
-def former(compiled: Compiled, *trusted: SigningKey) -> Stores:
-    """The stores of a gate that a version without a ledger has published to."""
-    stores = Stores(*trusted, name="production", gate="airgate")
-    pointer = {"format": 3, "sequence": 7, "bundle": compiled.sha256, "published_at": int(time.time())}
-    stores.kv[FORMER] = canonical({**pointer, "published_by": "somebody", "note": ""})
-    stores.kv[BUNDLE + compiled.sha256] = compiled.text
-    return stores
-
-
-def test_what_an_older_version_has_published_counts_until_keys_are_trusted(
-    deployed: Callable[..., dict[str, Check]], starter: Compiled
-) -> None:
-    checks = deployed(former(starter))
-    assert (checks["ledger"].outcome, checks["bundle"].outcome) == (Outcome.OK, Outcome.OK)
-    ruled_out = deployed(former(starter, KEY))["ledger"]
-    assert ruled_out.outcome is Outcome.FAILED
-    assert "Empty TRUSTED_KEYS" in ruled_out.next
 
 
 @pytest.mark.parametrize("text", [None, "{}"], ids=["it isn't there", "it isn't what its hash says"])

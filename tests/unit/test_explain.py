@@ -506,6 +506,16 @@ WORDS: list[tuple[list[Any], str, str]] = [
         "have the resource's owner and the DAG be the same",
         "have the resource's owner and the DAG, and not be the same",
     ),
+    (
+        ["when.equals", "subject.id", "workload.triggered_by", True],
+        "have the subject and the user who started the run be the same",
+        "have the subject and the user who started the run, and not be the same",
+    ),
+    (
+        ["when.equals", "query.type", "workload.run_type", True],
+        "have the query's type and the run's type be the same",
+        "have the query's type and the run's type, and not be the same",
+    ),
 ]  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from airgate.policy.zones import document
 
 NOW = 1_800_000_000  # a Friday in January 2027, 08:00 UTC
 
-SEED = """\
+PLAIN = """\
 issuers:
   company:
     issuer: https://login.example.com
@@ -121,6 +121,22 @@ policies:
     mode: shadow
     target: {upstream: [payments, reports], methods: "*", paths: ["/**"]}
 """
+EXCHANGES = """\
+  - id: exchange
+    description: d
+    owner: o@example.com
+    effect: permit
+    subject: {roles: {any: [treasurer]}}
+    target: {upstream: "-", methods: [POST], paths: [/token]}
+    exchange: {upstreams: [payments]}
+  - id: no-exchange-at-month-end
+    description: d
+    owner: o@example.com
+    effect: forbid
+    target: {upstream: "-", methods: [POST], paths: [/token]}
+    when: {time: {zone: UTC, month_days: last}}
+"""
+SEED = PLAIN + EXCHANGES
 
 INVARIANTS: list[tuple[str, str, str, str]] = [
     # sentence, the invariant, the verdict, the call that breaks it (or why nobody knows)
@@ -210,8 +226,24 @@ INVARIANTS: list[tuple[str, str, str, str]] = [
     ("auditors always audit", "always: {subject: {roles: {any: [auditor]}, delegated: false}, "
      "target: {upstream: reports, methods: [GET], paths: [/v5]}}",
      COUNTEREXAMPLE, "GET /reports/v5: forbidden by no-bearers"),
+    ("nobody looks for somebody else", "never: {subject: {delegated: true}, target: {upstream: payments}}",
+     COUNTEREXAMPLE, "GET /payments/v1: permitted by look"),
     ("an agency's tokens are of one kind, and that holds a role",
      "never: {subject: {issuer: agency, roles: {none: [robot]}}}", PROVED, ""),
+    ("tokens are exchanged by whoever is told", "always: {subject: {roles: {any: [clerk]}}, "
+     'target: {upstream: "-", methods: [POST], paths: [/token]}}', COUNTEREXAMPLE,
+     "POST /-/token: denied, for no policy permits it"),
+    ("tokens are exchanged by treasurers alone", 'never: {target: {upstream: "-", methods: [POST], paths: [/token]}}, '
+     'unless: {subject: {roles: {any: [treasurer]}}}', PROVED, ""),
+    ("treasurers always exchange, but on the last day of a month",
+     'always: {subject: {roles: {any: [treasurer]}}, target: {upstream: "-", methods: [POST], paths: [/token]}}, '
+     "unless: {when: {time: {zone: UTC, month_days: last}}}", PROVED, ""),
+    ("treasurers exchange on the last day of a month, too",
+     'always: {subject: {roles: {any: [treasurer]}}, target: {upstream: "-", methods: [POST], paths: [/token]}}',
+     COUNTEREXAMPLE, "POST /-/token: forbidden by no-exchange-at-month-end"),
+    ("nobody sees the gate's health but people",
+     'never: {target: {upstream: "-", methods: [GET], paths: [/health]}}, unless: {subject: {kind: human}}',
+     PROVED, ""),
     ("about a resource of which no policy speaks", "never: {target: {resource: todo}}", PROVED, ""),
 ]  # fmt: skip
 
@@ -300,7 +332,7 @@ def test_what_is_printed_says_who_when_and_from_where(app: typer.Typer, tmp_path
     assert lines[3] == "by somebody of issuer company, workload; roles: clerk"
     assert re.fullmatch(r"at \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ from 198\.51\.100\.\d+", lines[4])
     assert "by svc-x of issuer partner, workload; roles: guest" in lines
-    assert lines[-1].endswith("2 invariants over 10 policies: 0 proved, 2 counterexamples, 0 unknown")
+    assert lines[-1].endswith("2 invariants over 12 policies: 0 proved, 2 counterexamples, 0 unknown")
 
 
 def test_an_invariant_about_nothing_is_pointed_out(app: typer.Typer, tmp_path: Path) -> None:
@@ -342,6 +374,8 @@ MISTAKES: list[tuple[str, str, list[str]]] = [
      ["invariants.unless.when.country"]),
     ("two kinds of target", "name: a, never: {target: {resource: todo, paths: [/x]}}",
      ["2:55: invariants.never.target.paths: a target is of an upstream or of a resource"]),
+    ("the gate's own pages, and not which of them", 'name: a, never: {target: {upstream: "-"}}',
+     ["invariants.never: of the gate's own pages (\"-\") say which; write methods and paths"]),
     ("a condition that isn't a policy's", "name: a, never: {subject: {age: 3}}",
      ['2:33: invariants.never.subject.age: "age": no such key here']),
 ]  # fmt: skip

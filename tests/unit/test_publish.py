@@ -15,11 +15,11 @@ from stores import Stores
 from typer.testing import CliRunner
 
 from airgate import acts
-from airgate.engine import BUNDLE, FORMER, HEAD, POINTER_TYPE, SHARD, load_bundle, load_former, load_shard
+from airgate.engine import BUNDLE, HEAD, POINTER_TYPE, SHARD, load_bundle, load_shard
 from airgate.policy import publish
 from airgate.policy.compile import Compiled, compile_folder
 from airgate.policy.index import canonical
-from airgate.policy.ledger import read_ledger, user
+from airgate.policy.ledger import user
 from airgate.policy.release import Published, PublishError, Release, commit_of, plan, put_in_force
 from airgate.policy.seed import STARTER, SeedError
 from airgate.signing_key import SigningKey
@@ -77,7 +77,7 @@ def test_shards_and_bundle_are_written_before_the_row_and_the_row_before_its_cop
     store: Stores, starter: Compiled
 ) -> None:
     published = put(store, starter, "the first")
-    assert store.writes == [*shards(starter), BUNDLE + starter.sha256, "D1", FORMER, HEAD]
+    assert store.writes == [*shards(starter), BUNDLE + starter.sha256, "D1", HEAD]
     bundle = load_bundle(store.kv[BUNDLE + starter.sha256])
     for upstream, digest in bundle.shards.items():
         assert load_shard(store.kv[SHARD + digest], upstream).policies == len(starter.rules[upstream])
@@ -117,7 +117,7 @@ def test_of_what_is_in_force_only_shards_that_have_changed_are_read(
 def test_broken_off_at_any_write_the_old_or_the_new_set_is_in_force_and_the_same_command_goes_on(
     after: bool, starter: Compiled, edited: Compiled
 ) -> None:
-    writes = len(edited.stored) + 4
+    writes = len(edited.stored) + 3
     seen = set()
     for number in range(1, writes + 1):
         store = Stores(KEY)
@@ -145,7 +145,7 @@ def test_broken_off_at_any_write_the_old_or_the_new_set_is_in_force_and_the_same
 
 BROKEN = [
     (1, "Nothing has changed on staging"),
-    (-3, "Whether number 2 is in force on staging is not known"),
+    (-2, "Whether number 2 is in force on staging is not known"),
     (-1, "Number 2 is in force on staging; KV's copy of its row could not be written"),
 ]
 
@@ -156,7 +156,7 @@ def test_what_breaks_off_says_what_is_in_force(
 ) -> None:
     put(store, starter)
     store.writes.clear()
-    store.breaks_at = write if write > 0 else len(edited.stored) + 5 + write
+    store.breaks_at = write if write > 0 else len(edited.stored) + 4 + write
     with pytest.raises(PublishError, match=re.escape(said)) as refused:
         put(store, edited)
     assert refused.value.status == 1
@@ -401,26 +401,6 @@ def test_a_row_under_the_highest_number_there_can_be_is_to_be_taken_away(
     assert store.writes == []
 
 
-def test_a_gate_without_a_ledger_goes_on_from_the_pointer_of_the_version_before(
-    store: Stores, starter: Compiled, edited: Compiled
-) -> None:
-    store.trust([])
-    store.kv |= {SHARD + digest: text for digest, text in starter.stored.items()}
-    store.kv[BUNDLE + starter.sha256] = starter.text
-    former = {
-        "format": 3,
-        "sequence": 1_790_000_000,
-        "bundle": starter.sha256,
-        "published_at": 1,
-        "published_by": "a",
-    }
-    store.kv[FORMER] = json.dumps(former | {"note": ""})
-    published = put(store, edited)
-    assert published.sequence == 1_790_000_001
-    assert {change.verb for change in published.changes} == {"changed"}
-    assert in_force(store) == (1_790_000_001, edited.sha256)
-
-
 def test_a_set_that_stands_there_unsigned_is_signed_when_there_is_a_key(starter: Compiled) -> None:
     store = Stores()
     assert put(store, starter, key=None).sequence == 1
@@ -440,19 +420,6 @@ def test_a_key_can_be_taken_away_once_its_successor_has_published_the_same_set(s
     store.trust([OTHER])
     assert in_force(store) == (2, starter.sha256)
     assert not store.complaint
-
-
-def test_a_worker_of_before_refuses_what_is_there_and_nobody_takes_it_for_a_policy(
-    store: Stores, starter: Compiled
-) -> None:
-    store.kv[FORMER] = '{"format":3}'
-    put(store, starter)
-    with pytest.raises(ValueError, match="format"):
-        load_former(store.kv[FORMER])
-    store.database.execute("DELETE FROM pointers")
-    del store.kv[HEAD]
-    ledger = read_ledger(store)
-    assert (ledger.former, ledger.next) == (None, 1)
 
 
 REFUSED = [

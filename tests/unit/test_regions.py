@@ -419,6 +419,33 @@ def test_a_claim_that_grants_a_role_and_is_attested_is_one_text() -> None:
     ) == ("subject.roles.any [starter] and workload.triggered_by [bob] are never true together")
 
 
+OWN_RUN = ["when.equals", "workload.triggered_by", "subject.id", True]
+
+
+def test_a_run_that_is_compared_with_its_caller() -> None:
+    own = Region.of(rule(OWN_RUN), "ledger", TABLES, STARTED)
+    found = witness(own)
+    assert isinstance(found, Witness)
+    assert found.claims == {"airflow": {"triggered_by": found.subject}}
+    by_ada = rule(OWN_RUN, ["workload.triggered_by", ["ada"], True], ["subject.id", ["bob"]])
+    assert isinstance(witness(Region.of(by_ada, "ledger", TABLES, STARTED)), Unknown | None)
+    by_role = Region.of(rule(OWN_RUN, roles("any", "starter")), "ledger", TABLES, STARTED)
+    starter = witness(by_role)
+    assert isinstance(starter, Witness)
+    assert starter.subject == "ada"
+    assert covers(own, by_role) is True
+
+
+@pytest.mark.parametrize("effect", [{}, FORBID], ids=["a permit", "a forbid"])
+def test_a_run_that_no_token_tells_of_is_equal_to_nothing(effect: dict[str, Any]) -> None:
+    """Of a permit no call; of a forbid every call but people's, for it is unknown."""
+    callers = Callers({"company": Tokens(COMPANY, "https://login.example.com")})
+    found = witness(Region.of(rule(OWN_RUN, **effect), "ledger", TABLES, callers))
+    assert isinstance(found, Witness) if effect else found is None
+    human = rule(OWN_RUN, ["subject.kind", ["human"]], **effect)
+    assert witness(Region.of(human, "ledger", TABLES, callers)) is None
+
+
 def test_two_regions_meet_where_a_call_is_in_both() -> None:
     both = intersect(region(paths=["/v1/{id}"]), region(roles("any", "a"), paths=["/*/x"]))
     assert both is not None

@@ -11,7 +11,6 @@ from world import (
     ISSUER,
     JWKS_URI,
     NOW,
-    POINTER,
     SHARD,
     UTC,
     World,
@@ -19,7 +18,6 @@ from world import (
     digest,
     document,
     entry,
-    pointer,
     revocation,
     rule,
     run,
@@ -305,7 +303,7 @@ def bad_heads() -> list[Any]:
             told([canonical(entry(new, 2, format=5)), "", ""]), new, True, id="the pointer has a newer format"
         ),
         pytest.param(
-            told([canonical(pointer(new, 2)), "", ""]), new, True, id="the pointer has an older format"
+            told([canonical(entry(new, 2, format=3)), "", ""]), new, True, id="the pointer has an older format"
         ),
         pytest.param(
             told([canonical(entry(new, 2, more=1)), "", ""]), new, True, id="the pointer has a member more"
@@ -549,65 +547,29 @@ def test_without_any_policy_the_store_is_asked_once_a_second(world: World) -> No
     assert current(state, world) == version(OLD)
 
 
-# Before there was a ledger: a pointer in KV.
-
-
-@pytest.fixture
-def former(world: World) -> World:
-    """A gate that has never published to D1."""
-    text = canonical(OLD)
-    world.d1.pointers.clear()
-    world.values[POINTER] = canonical(pointer(text, 7))
-    return world
-
-
-def test_a_gate_without_a_ledger_still_reads_the_pointer_in_kv(former: World) -> None:
-    state = State()
-    assert current(state, former) == version(OLD)
-    assert (state.sequence, state.error) == (7, "")
-    former.publish(NEW, 8)
-    former.clock += WAIT + 0.1
-    assert current(state, former) == version(NEW)
-    assert former.of("kv")[-1][0] == BUNDLE + digest(canonical(NEW))
-
-
-def test_a_pointer_in_kv_does_not_come_back_once_there_is_a_ledger(former: World) -> None:
-    former.publish(NEW, 8)
-    former.values[POINTER] = canonical(pointer(canonical(OLD), 9))
-    state = State()
-    assert current(state, former) == version(NEW)
-    former.d1.pointers.clear()
-    former.clock += WAIT + 0.1
-    assert current(state, former) == version(NEW)
-    assert POINTER not in [key for key, _ in former.of("kv")]
-
-
 @pytest.mark.parametrize(
     ("secrets", "values"),
     [
-        pytest.param(trusting(), {}, id="the gate takes signed policy only"),
-        pytest.param({}, {HEAD: "{}"}, id="there was a ledger once"),
-        pytest.param({}, {POINTER: None}, id="it is gone"),
-        pytest.param({}, {POINTER: "{"}, id="it is cut short"),
-        pytest.param({}, {POINTER: canonical(pointer(canonical(OLD), 0))}, id="its number is 0"),
+        pytest.param({}, {}, id="nothing was published"),
+        pytest.param(trusting(), {}, id="nothing was published, and the gate takes signed policy only"),
         pytest.param(
-            {}, {POINTER: canonical(pointer(canonical(OLD), format=2))}, id="it has an older format"
+            {},
+            {HEAD: canonical({"document": canonical(entry(canonical(OLD))), "key": "", "signature": ""})},
+            id="there was a ledger once, whose copy nobody has signed",
         ),
-        pytest.param({}, {POINTER: OSError("away")}, id="KV is away"),
     ],
 )
-def test_a_pointer_in_kv_that_does_not_count(
-    former: World, secrets: dict[str, str], values: dict[str, Any]
-) -> None:
-    former.secrets = secrets
-    former.values = {name: value for name, value in {**former.values, **values}.items() if value is not None}
+def test_an_empty_ledger_is_no_policy(world: World, secrets: dict[str, str], values: dict[str, Any]) -> None:
+    world.d1.pointers.clear()
+    world.secrets = secrets
+    world.values |= values
     state = State()
-    assert unavailable(state, former).detail == state.error != ""
+    assert unavailable(state, world).detail == state.error == "ValueError: no policy has been published"
 
 
-def test_a_ledger_whose_head_does_not_count_leaves_no_way_to_the_pointer_in_kv(former: World) -> None:
-    former.d1.pointers[1] = ("{", "", "")
-    assert "number 1 of the ledger does not count" in unavailable(State(), former).detail
+def test_a_ledger_whose_head_does_not_count_is_no_policy(world: World) -> None:
+    world.d1.pointers[1] = ("{", "", "")
+    assert "number 1 of the ledger does not count" in unavailable(State(), world).detail
 
 
 def test_acts_hold_without_any_new_policy(state: State, world: World) -> None:

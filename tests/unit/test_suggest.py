@@ -181,6 +181,221 @@ def test_nothing_is_suggested_that_was_not_permitted_before(folder: Path) -> Non
         assert not change.opens, change.opens
 
 
+# What only tokens say of a run, days of the month, and what tokens are exchanged for.
+RUNS = (
+    SEED.replace("dag: dag}", "dag: dag, run_type: run_type, triggered_by: started_by}")
+    + """\
+  - id: prod
+    description: What production reads
+    owner: finance@example.com
+    effect: permit
+    subject: {issuer: company}
+    workload: {environment: prod, attested: true}
+    target: {upstream: ledger, methods: [GET], paths: ["/v5/**"]}
+  - id: runs
+    description: What runs write
+    owner: finance@example.com
+    effect: permit
+    subject: {issuer: company}
+    workload: {run_type: [scheduled, "man*"], attested: true}
+    target: {upstream: ledger, methods: [PUT], paths: ["/v5/**"]}
+    when: {time: {zone: UTC, month_days: [10-20, last 3]}}
+  - id: by-hand
+    description: What people start
+    owner: finance@example.com
+    effect: permit
+    subject: {issuer: company}
+    workload: {triggered_by: "*", attested: true}
+    target: {upstream: ledger, methods: [DELETE], paths: ["/v5/{type}"]}
+    when: {equals: [resource.type, workload.run_type]}
+  - id: exchange
+    description: Tokens
+    owner: finance@example.com
+    effect: permit
+    subject: {issuer: company, roles: {any: [reader, publisher]}}
+    target: {upstream: "-", methods: [POST], paths: [/token]}
+    exchange: {upstreams: [ledger, crm], lifetime: 2m}
+"""
+)
+
+
+def of_run(*attested: str, dag: str = "close", **facts: str) -> dict[str, Any]:
+    return {"dag": dag, **facts, "attested": list(attested or ("dag", *facts))}
+
+
+def in_runs(
+    folder: Path,
+    *calls: dict[str, Any] | tuple[dict[str, Any], dict[str, Any]],
+    options: tuple[str, ...] = (),
+) -> tuple[Compiled, str]:
+    """As `suggested`, of RUNS. A call may come with members that its event has beside."""
+    was = logged.seed(folder / "seed", RUNS)
+    events = []
+    for each in calls:
+        said, more = each if isinstance(each, tuple) else (each, {})
+        events.append(json.dumps(json.loads(logged.event(said, was)) | more, separators=(",", ":")))
+    status, text = run("--log", logged.write(folder / "audit.ndjson", events), folder / "seed", *options)
+    assert status == suggest.DONE, text
+    return was, text
+
+
+def test_a_permit_that_goes_by_tokens_still_does_where_only_a_header_names_the_dag(folder: Path) -> None:
+    was, text = in_runs(
+        folder,
+        call("/ledger/v5/a", workload=of_run("environment", environment="prod")),
+        call("/ledger/v5/a", method="PUT", workload=of_run("run_type", run_type="manual")),
+    )
+    found = policies(text)
+    assert found["prod-without-a-dag"]["workload"] == {"environment": "prod", "attested": True}
+    assert found["runs-without-a-dag"]["workload"] == {"run_type": ["manual"], "attested": True}
+    assert "  # Calls without an attested DAG: 1 call permitted by prod, " in text
+    changes = Comparison(was, in_place(folder, was, text), 1_795_000_000).changes()
+    assert not any(change.gained or change.unknown or change.opens for change in changes)
+
+
+def test_of_types_of_run_and_users_those_stay_that_were_seen(folder: Path) -> None:
+    manual, scheduled = of_run(run_type="manual"), of_run(run_type="scheduled")
+    _, text = in_runs(
+        folder,
+        call("/ledger/v5/a", method="PUT", workload=manual),
+        call("/ledger/v5/a", method="PUT", workload=of_run(dag="open", run_type="scheduled")),
+        call("/ledger/v5/manual", method="DELETE", workload=of_run(run_type="manual", triggered_by="ada")),
+        call("/ledger/v1/entries", workload=scheduled),
+    )
+    found = policies(text)
+    assert found["runs-close"]["workload"] == {"dag": ["close"], "run_type": ["manual"], "attested": True}
+    assert found["runs-open"]["workload"] == {"dag": ["open"], "run_type": ["scheduled"], "attested": True}
+    assert found["runs-open"]["when"] == {"time": {"zone": "UTC", "month_days": ["10-20", "last 3"]}}
+    by_hand = found["by-hand-close"]
+    assert by_hand["workload"] == {"dag": ["close"], "triggered_by": ["ada"], "attested": True}
+    # What is compared with the type of run can't become a literal.
+    assert by_hand["target"]["paths"] == ["/v5/{type}"]
+    # What a permit doesn't ask for is not asked for.
+    assert "run_type" not in found["read-close"]["workload"]
+
+
+def test_a_user_who_has_a_pseudonym_in_the_log_is_not_named(folder: Path) -> None:
+    pseudonym = "pseudonym:" + "0" * 32
+    workload = {
+        "dag": {"value": "close", "attested": True},
+        "run_type": {"value": "manual", "attested": True},
+        "triggered_by": {"value": pseudonym, "attested": True},
+    }
+    said = call("/ledger/v5/manual", method="DELETE", workload=of_run(run_type="manual", triggered_by="ada"))
+    _, text = in_runs(folder, (said, {"workload": workload, "subject": pseudonym}))
+    assert policies(text)["by-hand-close"]["workload"]["triggered_by"] == "*"
+
+
+def exchanged(upstream: str, *roles: str, dag: str | None = None, **changes: Any) -> Any:
+    """An exchange, and what its event says of the token."""
+    issued = {"token_id": "f" * 32, "upstream": upstream, "roles": list(roles), "expires_in": 120}
+    workload = None if dag is None else {"dag": dag}
+    return call("/-/token", method="POST", workload=workload, **changes), {"issued": issued}
+
+
+def test_tokens_may_be_exchanged_for_what_they_were(folder: Path) -> None:
+    _, text = in_runs(
+        folder, exchanged("ledger", "reader"), exchanged("ledger", "publisher", roles=["publisher"])
+    )
+    [policy] = policies(text).values()
+    assert policy["exchange"] == {"upstreams": ["ledger"], "lifetime": "2m", "roles": ["publisher", "reader"]}
+
+
+def test_of_exchanges_by_several_dags_each_keeps_the_roles_of_all(folder: Path) -> None:
+    """The policy for calls without a DAG matches those of every DAG too, and the fewest roles count."""
+    _, text = in_runs(
+        folder, exchanged("ledger", "reader"), exchanged("crm", "publisher", roles=["publisher"], dag="close")
+    )
+    found = policies(text)
+    both = ["publisher", "reader"]
+    assert found["exchange-without-a-dag"]["exchange"] == {
+        "upstreams": ["ledger"],
+        "lifetime": "2m",
+        "roles": both,
+    }
+    assert found["exchange-close"]["exchange"] == {"upstreams": ["crm"], "lifetime": "2m", "roles": both}
+
+
+def test_a_token_without_roles_leaves_them_as_they_are(folder: Path) -> None:
+    _, text = in_runs(folder, exchanged("ledger"))
+    [policy] = policies(text).values()
+    assert policy["exchange"] == {"upstreams": ["ledger"], "lifetime": "2m"}
+
+
+def test_an_exchange_that_gave_no_token_covers_nothing(folder: Path) -> None:
+    said, _ = exchanged("ledger")
+    refused = {"decision": "deny", "reason": "exchange.target"}
+    _, text = in_runs(folder, (said, refused), exchanged("ledger", "publisher", roles=["publisher"]))
+    assert "# Not covered: 1 call: policy let them exchange a token, and none was issued." in text
+    assert policies(text)["exchange-without-a-dag"]["subject"]["roles"] == {"any": ["publisher"]}
+
+
+def test_an_exchange_for_what_no_permit_offers_any_more_is_told(folder: Path) -> None:
+    _, text = in_runs(
+        folder, exchanged("archive", "reader"), exchanged("crm", "publisher", roles=["publisher"])
+    )
+    assert "# Not covered: 1 call: permitted by exchange, which " in text
+    assert policies(text)["exchange-without-a-dag"]["exchange"]["upstreams"] == ["crm"]
+
+
+def test_new_access_is_proposed_for_the_types_of_run_that_asked(folder: Path) -> None:
+    asked = [
+        call("/ledger/v7/a", workload=of_run(run_type="scheduled")),
+        call("/ledger/v7/a", workload=of_run("run_type", dag="open", run_type="scheduled")),
+    ]
+    _, text = in_runs(folder, *asked, options=("--denied",))
+    found = policies(text)
+    attested = {"dag": ["close"], "attested": True, "run_type": ["scheduled"]}
+    assert found["denied-ledger-close"]["workload"] == attested
+    assert found["denied-ledger-open"]["workload"] == {"dag": ["open"], "attested": False}
+
+
+OF_RUNS = st.lists(
+    st.builds(
+        call,
+        st.sampled_from(["/ledger/v5/a", "/ledger/v5/manual", "/ledger/v1/entries", "/-/token"]),
+        method=st.sampled_from(["GET", "PUT", "DELETE", "POST"]),
+        roles=st.lists(st.sampled_from(["reader", "publisher"]), max_size=2, unique=True),
+        kind=st.sampled_from(["workload", "workload", "human"]),
+        subject=st.sampled_from(["svc", "ann"]),
+        workload=st.fixed_dictionaries(
+            {
+                "dag": st.sampled_from(["close", "open"]),
+                "run_type": st.sampled_from(["manual", "scheduled", "backfill"]),
+                "triggered_by": st.sampled_from(["ada", "b*"]),
+                "attested": st.sampled_from(
+                    [["run_type", "triggered_by"], ["dag", "environment", "run_type", "triggered_by"]]
+                ),
+            },
+            optional={"environment": st.sampled_from(["prod", "test"])},
+        ).map(lambda said: {**said, "attested": [name for name in said["attested"] if name in said]}),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=examples(25), deadline=None)
+@given(calls=OF_RUNS)
+def test_any_suggestion_of_runs_permits_what_it_has_seen_and_opens_nothing(
+    tmp_path_factory: Any, calls: list[dict[str, Any]]
+) -> None:
+    folder = tmp_path_factory.mktemp("runs")
+    told = [
+        exchanged("ledger", *(each.get("roles") or []))[1] if each["path"] == "/-/token" else {}
+        for each in calls
+    ]
+    was, text = in_runs(folder, *zip(calls, told, strict=True))
+    if "policies: []" in text:
+        return
+    new = in_place(folder, was, text)
+    for each in calls:
+        before, after = (Gate(side.engine).answer(Request.read(each)) for side in (was, new))
+        assert after.permit == before.permit, (each, text)
+    changes = Comparison(was, new, 1_795_000_000).changes()
+    assert not any(change.gained or change.unknown for change in changes)
+
+
 CHOICES = st.lists(
     st.builds(
         call,

@@ -31,7 +31,6 @@ NOW = 1_800_000_000.0
 ISSUER = "https://login.example.com"
 JWKS_URI = "https://login.example.com/keys"
 AUDIENCE = "https://gate.example.com"
-POINTER = "policy/current"  # of a gate that has no ledger yet
 HEAD = "policy/head"
 ACTS = "state/acts"
 BUNDLE = "policy/bundle/"
@@ -291,21 +290,6 @@ def canonical(value: Any) -> str:
 
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def pointer(text: str, sequence: int = 1, **changes: Any) -> dict[str, Any]:
-    """The pointer to a bundle's text, with changes."""
-    return without(
-        {
-            "format": 3,
-            "sequence": sequence,
-            "bundle": digest(text),
-            "published_at": NOW - 60,
-            "published_by": "ci",
-            "note": "",
-        },
-        **changes,
-    )
 
 
 def entry(text: str, sequence: int = 1, **changes: Any) -> dict[str, Any]:
