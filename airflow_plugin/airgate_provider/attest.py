@@ -42,7 +42,7 @@ class NotAttested(HTTPException, AirflowSecretsBackendAccessDenied):
 
     def __init__(self, reason: str, message: str, status: int = 403) -> None:
         super().__init__(status, {"reason": f"attest.{reason}", "message": message})
-        self.reason = f"attest.{reason}"
+        self.reason, self.message = f"attest.{reason}", message
 
 
 class HandedOut(Connection):
@@ -120,26 +120,28 @@ class Facts:
 def hand_out(connection: Any, caller: Caller, *, plain: bool) -> Any:
     """The connection with a fresh token for the session that asks. `plain`: as an `http` one, for stock hooks.
 
-    A connection that can't be read is handed out as it is, without one: whoever uses it names the field. Raises
-    NotAttested.
+    A connection that can't be read is handed out as it is to any task, without one: whoever uses it names the field.
+    Raises NotAttested.
     """
     try:
+        if caller.session is None:
+            raise NotAttested("no_session", "The request carries no token of a task.")
         try:
             said = settings.read(connection, connection.extra_dejson, tokenless=True)
         except ConnectionInvalid as error:
             log.warning("%s", error)
             return connection
-        if caller.session is None:
-            raise NotAttested("no_session", "The request carries no token of a task.")
-        token, expires = mint(caller.session)
+        _check_gate(said)
+        token, expires = mint(caller.session, said.gate)
         sessions.minted(str(caller.session), said.gate, expires)
         return _plain(said, token) if plain else _with_token(connection, token, expires)
     except NotAttested as refusal:
         log.warning(
-            "Connection %r is not handed out to session %s: %s",
+            "Connection %r is not handed out to session %s: %s. %s",
             connection.conn_id,
             caller.session,
             refusal.reason,
+            refusal.message,
         )
         raise
     except attest_keys.AttestInvalid as error:
@@ -154,14 +156,17 @@ def hand_out(connection: Any, caller: Caller, *, plain: bool) -> Any:
         raise NotAttested("unavailable", "Airflow can't attest the task at the moment.", 503) from error
 
 
-def mint(session: uuid.UUID) -> tuple[str, int]:
-    """A token for a running session, and when it expires (epoch seconds). Raises NotAttested, AttestInvalid."""
+def mint(session: uuid.UUID, gate: str) -> tuple[str, int]:
+    """A token for a running session, to be used at a gate (scheme, host and port), and when it expires (epoch seconds).
+
+    Raises NotAttested, AttestInvalid.
+    """
     facts, said = Facts.of(session), attest_keys.settings()
     now = int(time.time())
     claims = {
         "iss": said.issuer,
         "sub": f"{quote(facts.dag, safe='')}/{quote(facts.task, safe='')}",
-        "aud": said.audience,
+        "aud": said.audience_at(gate),
         "client_id": "airflow",
         "iat": now,
         "exp": now + said.lifetime,
@@ -176,6 +181,42 @@ def mint(session: uuid.UUID) -> tuple[str, int]:
             f"The token would have {len(token)} characters, of {LONGEST} at most: the DAG has too many tags or owners.",
         )
     return token, now + said.lifetime
+
+
+def _check_gate(said: Settings) -> None:
+    """Raises NotAttested where a connection, which not only administrators may be able to change, leads elsewhere than
+    to a gate of [airgate] attest_gates. AttestInvalid."""
+    gates = attest_keys.settings().gates
+    if not gates:
+        return
+    if settings.origin(said.gate) not in gates:
+        raise NotAttested(
+            "gate_not_listed",
+            f"The connection's gate, {said.gate!r}, is none of [airgate] attest_gates. Correct the connection, or add "
+            "the gate there if it is one of yours.",
+        )
+    # Else a proxy that the connection names could pass itself off as the gate.
+    verify = [each for name in ("verify", "verify_ssl") if (each := said.options.get(name)) is not None]
+    if any(each is not True and not (isinstance(each, str) and each) for each in verify):
+        raise NotAttested(
+            "gate_unverified",
+            "The connection's extra switches off that the gate's certificate is checked, and [airgate] attest_gates is "
+            "set. Take verify out of it, or let it name a file with the certificates to trust.",
+        )
+    if not said.options.keys() & {"proxies", "proxy"}:
+        return
+    if said.gate.lower().startswith("http://"):
+        raise NotAttested(
+            "gate_unverified",
+            f"The connection's extra has a proxy, which could read what is sent to {said.gate}, and "
+            "[airgate] attest_gates is set. Take the proxy out of it.",
+        )
+    if any(isinstance(each, str) for each in verify):  # a task may have written that file
+        raise NotAttested(
+            "gate_unverified",
+            "The connection's extra has a proxy and says which certificates to trust, and [airgate] attest_gates is "
+            "set. Take one of them out of it: the worker's environment can have it (HTTPS_PROXY, REQUESTS_CA_BUNDLE).",
+        )
 
 
 # One row for each tag of the DAG, and one without a tag when it has none. All joins are by primary or unique keys.

@@ -10,8 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
+import signal
+import subprocess
 import threading
 import time
+from configparser import ConfigParser
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +26,14 @@ import jwt
 from jwt.algorithms import Algorithm, ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from airgate_provider import compat
-from airgate_provider.settings import LOOPBACK
+from airgate_provider.settings import LOOPBACK, origin
 
 SECTION = "airgate"
 MOUNT = "/airgate"  # where the API server serves the issuer's two documents
 LOOK_AGAIN_SECONDS = 30.0
 LIFETIME, SHORTEST, LONGEST = 300, 60, 600  # seconds
 MOST_KEYS, MOST_CHARACTERS = 16, 65_536
+COMMAND_SECONDS = 10.0  # for attest_keys_cmd
 RSA_BITS = 2048
 
 # By kty and crv: the algorithm, who reads and writes such a key, and the public members.
@@ -59,10 +65,15 @@ class Attest:
     """All that is set, checked."""
 
     issuer: str  # exactly as in the claim `iss`; no slash at the end
-    audience: str
+    audience: str  # empty: each gate's own address
     lifetime: int  # seconds
     environment: str  # empty: none
+    gates: frozenset[str]  # the origins that tokens are made for; empty: all
     keys: Keys
+
+    def audience_at(self, gate: str) -> str:
+        """The claim `aud` of what a gate is sent. `gate`: scheme, host and port."""
+        return self.audience or origin(gate) or gate
 
 
 def on() -> bool:
@@ -133,6 +144,7 @@ def read() -> Attest:
         audience=_audience(_value("attest_audience")),
         lifetime=_lifetime(_value("attest_lifetime")),
         environment=_value("attest_environment"),
+        gates=_gates(_value("attest_gates")),
         keys=_keys(),
     )
 
@@ -230,11 +242,11 @@ def _issuer(said: str) -> str:
 
 
 def _audience(said: str) -> str:
-    if not said or len(said) > 512 or not said.isprintable() or " " in said:
-        problem = "is missing" if not said else "is no audience"
+    if len(said) > 512 or not said.isprintable() or " " in said:
         raise _invalid(
             "attest_audience",
-            f"{problem}. It is the audience that the gate expects, such as https://gate.example.com.",
+            "is no audience. It is the one that the gate expects, such as https://gate.example.com. Leave it out where "
+            "that is the gate's own address.",
         )
     return said
 
@@ -242,15 +254,39 @@ def _audience(said: str) -> str:
 def _lifetime(said: str) -> int:
     if not said:
         return LIFETIME
-    if not (said.isascii() and said.isdigit() and SHORTEST <= int(said[:9]) <= LONGEST):
+    if not (said.isascii() and said.isdigit() and len(said) < 10 and SHORTEST <= int(said) <= LONGEST):
         raise _invalid("attest_lifetime", f"is {said!r}. It is a number of seconds, {SHORTEST} to {LONGEST}.")
     return int(said)
 
 
+def _gates(said: str) -> frozenset[str]:
+    listed = said.replace(",", " ").split()
+    if said and not listed:
+        raise _invalid("attest_gates", "names no gate. Leave it out where tasks are attested for every gate.")
+    gates = set()
+    for number, each in enumerate(listed, 1):
+        found = origin(each)
+        if found is None:
+            raise _invalid(
+                "attest_gates",
+                f"can't be used: gate {number} is no origin. It has a scheme, a host, and a port where that isn't the "
+                "usual one, with no path and no slash at the end, such as https://gate.example.com.",
+            )
+        if found.startswith("http://") and (urlsplit(found).hostname or "") not in LOOPBACK:
+            raise _invalid(
+                "attest_gates",
+                f"can't be used: gate {number} begins with http://. Tokens go over https:// (http:// only to this "
+                "machine).",
+            )
+        gates.add(found)
+    return frozenset(gates)
+
+
 def _keys() -> Keys:
-    """From attest_keys or attest_keys_file, whichever is set."""
-    path, text = _value("attest_keys_file"), _value("attest_keys")
-    make = "`airgate keys assertion new` makes one; docs/attestation.md says how."
+    """From attest_keys, what it stands in for, or attest_keys_file, whichever is set."""
+    path, command = _value("attest_keys_file"), _command()
+    text = command or _value("attest_keys")
+    make = "`airgate keys attest new` makes one; docs/attestation.md says how."
     if path and text:
         raise _invalid("attest_keys", "and attest_keys_file are both set. Leave one of them out.")
     name = "attest_keys_file" if path else "attest_keys"
@@ -261,6 +297,8 @@ def _keys() -> Keys:
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise _invalid(name, f"names {path}, which can't be read: {why}.") from None
+    elif command:
+        text = _output(command)
     elif not text:
         raise _invalid(
             name, f"is missing, and so is attest_keys_file: without a key nothing can be signed. {make}"
@@ -293,6 +331,57 @@ def _keys() -> Keys:
     if signing is None:
         raise _invalid(name, f"has public keys alone: without a private one nothing can be signed. {make}")
     return Keys(*signing, tuple(public))
+
+
+def _command() -> str:
+    """attest_keys_cmd, where Airflow would run it; empty where it would find the keys elsewhere before."""
+    from airflow.providers.common.compat.sdk import conf
+
+    variable = f"AIRFLOW__{SECTION.upper()}__ATTEST_KEYS"
+    if variable in os.environ:
+        return ""
+    if f"{variable}_CMD" in os.environ:
+        return os.environ[f"{variable}_CMD"].strip()
+    # The parser's own methods: Airflow's has_option() runs the command to find out whether there is one.
+    in_file = [ConfigParser.has_option(conf, SECTION, f"attest_keys{end}") for end in ("", "_cmd")]
+    if f"{variable}_SECRET" in os.environ or in_file != [False, True]:
+        return ""
+    try:
+        return ConfigParser.get(conf, SECTION, "attest_keys_cmd").strip()
+    except Exception as error:  # a % that stands for nothing
+        raise _invalid("attest_keys_cmd", f"can't be read: {type(error).__name__}.") from None
+
+
+def _output(command: str) -> str:
+    """What attest_keys_cmd prints. Airflow, which has no shell for it either, would wait for as long as it takes."""
+    name, again = "attest_keys_cmd", "Run it as the user of the API server, to see why."
+    try:
+        process = subprocess.Popen(
+            shlex.split(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # a group of its own, which whatever it starts belongs to
+        )
+    except (OSError, ValueError) as error:
+        raise _invalid(name, f"can't be run: {type(error).__name__}. {again}") from None
+    try:
+        output, _ = process.communicate(timeout=COMMAND_SECONDS)
+    except subprocess.TimeoutExpired:
+        with suppress(OSError):  # it has just ended, or belongs to somebody else (sudo)
+            os.killpg(process.pid, signal.SIGKILL)
+        if process.stdout is not None:
+            process.stdout.close()  # what has left the group may hold it for ever
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(1)
+        raise _invalid(
+            name, f"has not ended within {COMMAND_SECONDS:g} seconds, after which it is killed. {again}"
+        ) from None
+    if process.returncode:
+        raise _invalid(name, f"has failed, with exit code {process.returncode}. {again}")
+    if not (text := output.decode("utf-8", "replace").strip()):
+        raise _invalid(name, f"prints nothing. {again}")
+    return text
 
 
 def _key(member: Any) -> tuple[dict[str, str], Any]:

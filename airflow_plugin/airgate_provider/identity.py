@@ -342,7 +342,9 @@ def denied(conn_id: str) -> TokenUnavailable:
     return TokenUnavailable(
         f'Airflow\'s API server does not hand out the connection "{conn_id}" to this task. For identity attested its '
         "log says why: attest.not_running (this try is over), attest.no_session (another one has taken its place), "
-        "attest.too_long (the DAG has too many tags or owners), attest.misconfigured (its [airgate] settings, or keys)."
+        "attest.too_long (the DAG has too many tags or owners), attest.misconfigured (its [airgate] settings or keys), "
+        "attest.gate_not_listed (the connection's gate is none of its [airgate] attest_gates), attest.gate_unverified "
+        "(the connection's extra has verify off, or a proxy that could read along)."
     )
 
 

@@ -41,7 +41,9 @@ _CONFIG = {
                 "https://airflow.example.com/airgate",
             ),
             "attest_audience": _option(
-                "string", "The audience that the gate expects in a token.", "https://gate.example.com"
+                "string",
+                "The audience that every gate expects in a token. The address of the gate it is for, when it is empty.",
+                "https://gate.example.com",
             ),
             "attest_keys": _option(
                 "string",
@@ -60,6 +62,12 @@ _CONFIG = {
             ),
             "attest_environment": _option(
                 "string", "The name of this Airflow, as policies know it.", "production"
+            ),
+            "attest_gates": _option(
+                "string",
+                "The gates that tasks are attested for, with commas or blanks between them. A connection that leads "
+                "elsewhere is not handed out. All gates, when it is empty.",
+                "https://gate.example.com",
             ),
         },
     }

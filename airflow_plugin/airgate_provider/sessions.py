@@ -22,7 +22,8 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -38,12 +39,14 @@ log = logging.getLogger(__name__)
 
 POLL = 0.5  # seconds between two looks into the database
 PAUSE = 0.05  # seconds between two looks at least, however many tasks report at once
-SKEW = 60  # seconds: a gate whose clock is behind takes a token for so much longer
+# Seconds for which a gate may take a token that has expired by the clock here: it allows a clock_skew of 300 at most,
+# its clock may be behind by as much, and the event takes a moment.
+SKEW = 2 * 300 + 60
 BATCH = 1000  # ids in one query
-PUSHERS = 4  # threads for each gate: one that hangs holds up no other
+PUSHERS = 4  # threads for each gate at most: one that hangs holds up no other
 MOST_GATES = 16  # that are told at a time; whoever may edit connections can name more
-IDLE = 60.0  # seconds without anything to tell, after which a gate's threads end
-TIMEOUT = 5.0  # seconds to wait for the gate
+IDLE = 60.0  # seconds without anything to tell, after which a gate's thread ends
+TIMEOUT = 5.0  # seconds to wait for the gate, and for the rest of its answer
 LONGEST_ANSWER = 4096  # bytes that are looked at
 BACKOFF = (0.5, 15.0)  # seconds until the second attempt; most between two
 
@@ -106,6 +109,7 @@ class Watcher:
         self._waiting: list[tuple[float, int, Notice]] = []  # a heap, by when they are due
         self._number = count()
         self._due: dict[str, queue.SimpleQueue[Notice | None]] = {}  # by gate
+        self._pushers: Counter[str] = Counter()  # threads, by gate; those that hang are among them
         self._condition = threading.Condition()
         self._woken = self._adopting = self._away = self._stopped = self._many = False
         self._threads: list[threading.Thread] = []
@@ -172,34 +176,50 @@ class Watcher:
             if not session.result:
                 continue
             for gate in (self._gates if session.adopted else session.gates) - session.told:
-                session.told.add(gate)
                 self._put(Notice(gate, session_id, session.result, int(now), session.until))
+                session.told.add(gate)
             if not session.adopted:  # of an adopted one a gate may have to hear that isn't known yet
                 del self._sessions[session_id]
+        due = []
         while self._waiting and self._waiting[0][0] <= now:
-            self._put(heapq.heappop(self._waiting)[2])
+            due.append(heapq.heappop(self._waiting)[2])
+        for notice in due:
+            self._put(notice)
 
     def _put(self, notice: Notice) -> None:
-        due = self._due.get(notice.gate)
-        if due is None:
+        gate = notice.gate
+        if gate not in self._due:
             if len(self._due) >= MOST_GATES:
-                if self._many:
-                    return
+                if not self._many:
+                    log.error(
+                        "Tasks are attested for more than %d gates: %s and others are not told yet when one has ended. "
+                        "Look at the hosts of the connections, and set [airgate] attest_gates.",
+                        MOST_GATES, gate,
+                    )  # fmt: skip
                 self._many = True
-                log.error(
-                    "Tasks are attested for more than %d gates: %s and others are not told when one has ended. "
-                    "Look at the hosts of the connections.",
-                    MOST_GATES, notice.gate,
-                )  # fmt: skip
+                self._put_off(notice)
                 return
-            due = self._due[notice.gate] = queue.SimpleQueue()
-            self._run([partial(self._keep_pushing, notice.gate, due)] * PUSHERS)
+            self._due[gate] = queue.SimpleQueue()
+        due = self._due[gate]
+        try:
+            while self._pushers[gate] < PUSHERS:
+                self._run(partial(self._keep_pushing, gate, due))
+                self._pushers[gate] += 1
+        except RuntimeError as error:  # there can't be more threads: those that are there will do
+            if not self._pushers[gate]:
+                log.error("The gate at %s is not told yet that a task has ended: %s", gate, error)
+                del self._due[gate]
+                self._put_off(notice)
+                return
         due.put(notice)
 
     def push(self, notice: Notice) -> None:
         """Tell a gate, or put it off. Called by the pushing threads."""
-        if self._send(notice):
-            return
+        if self._clock() >= notice.until or not self._send(notice):
+            self._put_off(notice)
+
+    def _put_off(self, notice: Notice) -> None:
+        """Until later, and later each time; not beyond the moment when no token can live any more."""
         first, most = BACKOFF
         due = self._clock() + min(first * 2**notice.attempts, most)
         if due >= notice.until:
@@ -216,14 +236,14 @@ class Watcher:
     def _go(self) -> None:
         """Have the threads run: those of a process that was forked off are not."""
         if not self._threads:
-            self._run([self._watch])
+            self._run(self._watch)
         self._condition.notify()
 
-    def _run(self, loops: Sequence[Callable[[], None]]) -> None:
-        for loop in loops:
-            thread = threading.Thread(target=loop, name="airgate sessions", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+    def _run(self, loop: Callable[[], None]) -> None:
+        """Raises RuntimeError where the system has no more threads."""
+        thread = threading.Thread(target=loop, name="airgate sessions", daemon=True)
+        thread.start()
+        self._threads.append(thread)
 
     def _watch(self) -> None:
         while True:
@@ -233,7 +253,10 @@ class Watcher:
                 if self._stopped:
                     return
                 self._woken = False
-            self.look()
+            try:
+                self.look()
+            except Exception:  # without this thread no gate would hear of an end any more
+                log.exception("Airgate could not look which tasks have ended, and looks again")
             time.sleep(PAUSE)
 
     def _is_busy(self) -> bool:
@@ -249,18 +272,23 @@ class Watcher:
                 continue
             if notice is None:
                 return
-            self.push(notice)
+            try:
+                self.push(notice)
+            except Exception:  # a thread that is gone would be counted for ever
+                log.exception("Airgate could not tell the gate at %s that a task has ended", gate)
+                self._put_off(notice)
 
     def _let_go(self, gate: str, due: queue.SimpleQueue[Notice | None]) -> bool:
-        """End the threads of a gate for which there was nothing to do, to make room for others."""
+        """End a thread that has nothing to do. With a gate's last one there is room for another gate."""
         with self._condition:
-            if not due.empty() or self._due.get(gate) is not due:
+            if not due.empty():
                 return False
-            del self._due[gate]
-            self._many = False
-            for _ in range(PUSHERS - 1):
-                due.put(None)
-            self._threads = [each for each in self._threads if each.is_alive()]
+            self._pushers[gate] -= 1
+            if not self._pushers[gate]:
+                del self._due[gate], self._pushers[gate]
+                self._many = False
+            current = threading.current_thread()
+            self._threads = [each for each in self._threads if each is not current]
             return True
 
 
@@ -292,21 +320,21 @@ def alive() -> list[tuple[str, float]]:
     from airflow.utils.session import create_session
     from sqlalchemy import and_, or_, select
 
-    lifetime = attest_keys.settings().lifetime
+    longest = attest_keys.settings().lifetime + SKEW
     resumed = TaskInstance.next_method.is_not(None)
     query = select(TaskInstance.id).where(
         TaskInstance.state.in_((*WAITING, "running", "scheduled", "queued")),
         or_(
             TaskInstance.state == "running",
             and_(
-                TaskInstance.updated_at > datetime.now(UTC) - timedelta(seconds=lifetime),
+                TaskInstance.updated_at > datetime.now(UTC) - timedelta(seconds=longest),
                 or_(TaskInstance.state.in_(WAITING), resumed),
             ),
         ),
     )
     with create_session() as session:
         ids = [str(row.id) for row in session.execute(query)]
-    until = time.time() + lifetime + SKEW
+    until = time.time() + longest
     return [(each, until) for each in ids]
 
 
@@ -322,7 +350,7 @@ def event(notice: Notice, now: float) -> str:
         "iss": attest.issuer,
         "iat": int(now),
         "jti": token_hex(16),
-        "aud": attest.audience,
+        "aud": attest.audience_at(notice.gate),
         "sub_id": {"format": "complex", "session": {"format": "opaque", "id": notice.session}},
         "events": {SESSION_REVOKED: revoked},
     }
@@ -338,7 +366,8 @@ class Push:
         self._lock = threading.Lock()
 
     def __call__(self, notice: Notice) -> bool:
-        """Whether that's done with: taken, or refused for good."""
+        """Whether that's done with: taken, or no event as the gate has it. All else may be otherwise later: a key that
+        it doesn't know yet, a policy on its way, something before it."""
         try:
             connection = self._connections.value
         except AttributeError:
@@ -348,14 +377,18 @@ class Push:
             with connection.post(
                 f"{notice.gate}/-/events",
                 data=event(notice, time.time()),
-                headers={"Content-Type": "application/secevent+jwt", "Accept": "application/json"},
+                headers={
+                    "Content-Type": "application/secevent+jwt",
+                    "Accept": "application/json",
+                    "Accept-Encoding": "identity",
+                },
                 auth=_as_it_is,
                 timeout=TIMEOUT,
                 allow_redirects=False,
                 stream=True,
             ) as answer:
                 status: int = answer.status_code
-                body: bytes = next(answer.iter_content(LONGEST_ANSWER), b"")
+                body = _beginning(answer)
         except Exception as error:  # the network, and every way to be without a usable key
             self._say(notice.gate, f"{type(error).__name__}: {error}")
             return False
@@ -363,8 +396,9 @@ class Push:
             with self._lock:
                 self._said = {each for each in self._said if each[0] != notice.gate}
             return True
-        self._say(notice.gate, f"{status} {_error(body)}")
-        return 400 <= status < 500 and status != 429
+        said = _error(body)
+        self._say(notice.gate, f"{status} {said}")
+        return status == requests.codes.bad_request and said == "invalid_request"
 
     def _say(self, gate: str, what: str) -> None:
         with self._lock:
@@ -372,10 +406,22 @@ class Push:
             self._said.add((gate, what[:40]))
         if new:
             log.error(
-                "The gate at %s does not take it that a task has ended (%s): tokens live there until they expire. Is "
-                "[airgate] attest_issuer an issuer of the gate's policy, and attest_audience one of its audiences?",
+                "The gate at %s does not take it that a task has ended (%s): tokens live there until it does, or they "
+                "expire. Is [airgate] attest_issuer an issuer of the gate's policy, and attest_audience, or without "
+                "that this address, one of its audiences?",
                 gate, what,
             )  # fmt: skip
+
+
+def _beginning(answer: requests.Response) -> bytes:
+    """Of the body what comes within TIMEOUT, LONGEST_ANSWER bytes at most. A connection is kept when that is all."""
+    body, end = b"", time.monotonic() + TIMEOUT
+    # Byte by byte: the time limit of requests is for each reading, and one of many bytes waits for all of them.
+    while len(body) < LONGEST_ANSWER and time.monotonic() < end:
+        if not (byte := answer.raw.read(1, decode_content=False)):
+            break
+        body += byte
+    return body
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -386,7 +432,7 @@ def _error(body: bytes) -> str:
     """What RFC 8935 §2.4 calls `err`, where there is one."""
     try:
         said = json.loads(body)["err"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
     return said if isinstance(said, str) and _ERR.fullmatch(said) else ""
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 CONN_TYPE = "airgate"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+DEFAULT_PORTS = {"https": 443, "http": 80}
 KUBERNETES_FILE = "/var/run/secrets/tokens/airgate"
 
 # What each identity can't do without.
@@ -50,6 +52,9 @@ SURROUNDINGS = {
     ),
     "gcp": ("GCE_METADATA_HOST",),
 }  # fmt: skip
+
+# Of plain characters alone: what two libraries could read in two ways is none.
+_ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.ASCII | re.IGNORECASE)
 
 log = logging.getLogger(__name__)
 _warned: set[tuple[str, str]] = set()
@@ -211,6 +216,18 @@ def read(
 def is_attested(extra: dict[str, Any]) -> bool:
     """Whether a connection of our type with this extra has the identity attested."""
     return _choice(_text(extra.get("identity")), IDENTITIES) == "attested"
+
+
+def origin(address: str) -> str | None:
+    """Scheme, host in lower case, and port where it isn't the scheme's own (RFC 6454 §6.2). None if it is no more."""
+    found = _ORIGIN.fullmatch(address)
+    if found is None:
+        return None
+    scheme, host = found[1].lower(), found[2].lower()
+    port = int(found[3]) if found[3] else DEFAULT_PORTS[scheme]
+    if not 0 < port < 65_536:
+        return None
+    return f"{scheme}://{host}" + ("" if port == DEFAULT_PORTS[scheme] else f":{port}")
 
 
 def sendable(token: str) -> bool:

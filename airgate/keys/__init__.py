@@ -1,8 +1,10 @@
-"""`airgate keys`: the keys that operators sign with, and those that a gate signs assertions and its audit log with."""
+"""`airgate keys`: the keys that operators sign with, those that a gate signs assertions and its audit log with, and
+those that Airflow attests its tasks with."""
 
 import typer
 
 from airgate.keys.assertion import app as assertion_app
+from airgate.keys.attest import app as attest_app
 from airgate.keys.audit import app as audit_app
 from airgate.keys.signing import new, show_, trust
 
@@ -14,4 +16,5 @@ app.command("new")(new)
 app.command("show")(show_)
 app.command("trust")(trust)
 app.add_typer(assertion_app, name="assertion")
+app.add_typer(attest_app, name="attest")
 app.add_typer(audit_app, name="audit")

@@ -260,7 +260,11 @@ def _api_variables(folder: Path, stack: Stack, issuer: str, keys: Path) -> dict[
     }
     stock = {**attested, "extra": {**attested["extra"], "stock_hooks": True}}
     connections = folder / "connections.json"
-    connections.write_text(json.dumps({"attested": attested, "attested_stock": stock}), encoding="utf-8")
+    elsewhere = {**attested, "host": "https://gate.example.org"}
+    connections.write_text(
+        json.dumps({"attested": attested, "attested_stock": stock, "attested_elsewhere": elsewhere}),
+        encoding="utf-8",
+    )
     wrapped = {
         "backend": "airflow.secrets.local_filesystem.LocalFilesystemBackend",
         "backend_kwargs": {"connections_file_path": str(connections)},
@@ -274,4 +278,5 @@ def _api_variables(folder: Path, stack: Stack, issuer: str, keys: Path) -> dict[
         "AIRFLOW__AIRGATE__ATTEST_KEYS_FILE": str(keys),
         "AIRFLOW__AIRGATE__ATTEST_LIFETIME": str(LIFETIME),
         "AIRFLOW__AIRGATE__ATTEST_ENVIRONMENT": "tests",
+        "AIRFLOW__AIRGATE__ATTEST_GATES": stack.gate,
     }

@@ -238,6 +238,16 @@ def test_the_api_server_hands_nothing_out_to_who_has_no_running_session(attested
         assert "eyJ" not in answer.text
 
 
+def test_a_connection_that_leads_to_no_gate_of_ours_is_not_handed_out(attested: Attested) -> None:
+    run, kept = held(attested)
+    token = attested.execution_token(kept["session"])
+    elsewhere = attested.fetch(token, connection="attested_elsewhere")
+    assert (elsewhere.status_code, reason(elsewhere)) == (403, "attest.gate_not_listed")
+    assert "eyJ" not in elsewhere.text
+    assert payload(attested.fetch(token).json()["password"])["sid"] == kept["session"]
+    attested.then(run, "success")
+
+
 def test_altered_claims_are_refused(attested: Attested) -> None:
     run, kept = held(attested)
     for claims in ({"dag": "finance_close"}, {"task": "publish"}, {"try": 2}, {"triggered_by": "grace"}):

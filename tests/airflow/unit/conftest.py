@@ -39,6 +39,7 @@ class Request:
     path: str
     headers: dict[str, str]
     body: bytes
+    port: int  # the client's: one for each connection
 
 
 @dataclass
@@ -78,7 +79,7 @@ def serve() -> tuple[Server, ThreadingHTTPServer]:
         def respond(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            answer = server.next(Request(self.command, self.path, headers, body))
+            answer = server.next(Request(self.command, self.path, headers, body, self.client_address[1]))
             time.sleep(answer.pause)
             if answer.hang_up:
                 self.close_connection = True

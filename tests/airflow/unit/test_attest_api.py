@@ -56,6 +56,30 @@ CONNECTIONS: dict[str, dict[str, Any]] = {
     "fixed": {"host": GATE, "password": "fixed-token", "extra": {"upstream": "ledger", "identity": "token"}},
     "other": {"conn_type": "http", "host": GATE, "extra": {"identity": "attested"}},
 }
+# Connections that [airgate] attest_gates is asked about, all with the identity attested: host, port, more of extra.
+LEADING: dict[str, tuple[str, int | None, dict[str, Any]]] = {
+    "to_gate": ("https://Gate.example.com:443", None, {}),
+    "to_port": ("gate.example.com", 8443, {}),
+    "to_itself": ("http://127.0.0.1:8787", None, {}),
+    "trusting_a_file": (GATE, None, {"verify": "/etc/ssl/ours.pem"}),
+    "behind_a_proxy": (GATE, None, {"verify": True, "proxies": {"https": "http://proxy"}}),
+    "to_another": ("https://gate.example.org", None, {}),
+    "to_another_stock": ("https://gate.example.org", None, {"stock_hooks": True}),
+    "to_another_port": (GATE, 9443, {}),
+    "to_a_longer_name": ("https://gate.example.com.example.org", None, {}),
+    "to_a_name_within": ("https://ledger.gate.example.com", None, {}),
+    "to_a_name_with_a_dot": ("https://gate.example.com.", None, {}),
+    "to_a_name_with_a_tab": ("https://gate.exam\tple.com", None, {}),
+    "to_a_backslash": ("https://gate.example.org\\gate.example.com", None, {}),
+    "to_a_lookalike": ("https://g\u0430te.example.com", None, {}),
+    "unchecked": (GATE, None, {"verify": False}),
+    "unchecked_stock": (GATE, None, {"verify_ssl": False, "stock_hooks": True}),
+    "unchecked_behind": (GATE, None, {"verify": True, "verify_ssl": 0}),
+    "unchecked_by_a_text": (GATE, None, {"verify": ""}),
+    "trusting_a_proxy": (GATE, None, {"verify": "/tmp/ours.pem", "proxies": {"https": "http://proxy"}}),
+    "trusting_a_proxy_behind": (GATE, None, {"verify_ssl": "/tmp/ours.pem", "proxy": "http://proxy"}),
+    "in_clear_by_a_proxy": ("http://127.0.0.1:8787", None, {"proxies": {"http": "http://gate.example.org"}}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +118,13 @@ def api(signing: dict[str, Any]) -> Iterator[TestClient]:
         with create_session() as database:
             for name, values in CONNECTIONS.items():
                 database.add(Connection(**{"conn_id": name, "conn_type": "airgate", **values}))
+            for name, (host, port, extra) in LEADING.items():
+                extra = {"upstream": "ledger", "identity": "attested", **extra}
+                database.add(
+                    Connection(
+                        conn_id=name, conn_type="airgate", host=host, port=port, extra=json.dumps(extra)
+                    )
+                )
             database.add(DagBundleModel(name="finance"))
         from airflow.api_fastapi.app import create_app
 
@@ -655,6 +686,97 @@ def test_keys_that_are_gone_are_said_to_be_airflows_fault(
     refused(fetch(api, session()), "attest.misconfigured")
 
 
+@pytest.fixture
+def gates(api: TestClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """gates(said): [airgate] attest_gates, from now on."""
+
+    def make(said: str) -> None:
+        monkeypatch.setenv("AIRFLOW__AIRGATE__ATTEST_GATES", said)
+        attest_keys.forget()
+
+    yield make
+    monkeypatch.undo()
+    attest_keys.forget()
+
+
+LISTED = "https://gate.example.com, https://gate.example.com:8443 http://127.0.0.1:8787"
+MAY = ("to_gate", "to_port", "to_itself", "trusting_a_file", "behind_a_proxy")
+
+
+@pytest.mark.parametrize("name", LEADING)
+def test_where_gates_are_listed_tasks_are_attested_for_those_alone(
+    api: TestClient,
+    session: Callable[..., str],
+    minted: list[Any],
+    gates: Callable[[str], None],
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    own = session()
+    gates(LISTED)
+    with caplog.at_level(logging.WARNING):
+        answer = fetch(api, own, name)
+    if name in MAY:
+        assert checked(api, answer.json()["password"])["sid"] == own
+        assert [told[0] for told in minted] == [own]
+        return
+    refused(answer, "attest.gate_not_listed" if name.startswith("to_") else "attest.gate_unverified")
+    assert minted == []  # and so nothing is ever sent there either
+    assert "attest_gates" in caplog.text
+    assert name in caplog.text
+
+
+@pytest.mark.parametrize("name", LEADING)
+def test_where_none_is_listed_tasks_are_attested_for_all(
+    api: TestClient, session: Callable[..., str], gates: Callable[[str], None], name: str
+) -> None:
+    gates("")
+    assert fetch(api, session(), name).status_code == 200
+
+
+def test_without_an_audience_in_the_settings_a_token_is_for_the_gate_that_it_is_sent_to(
+    api: TestClient,
+    session: Callable[..., str],
+    gates: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("AIRFLOW__AIRGATE__ATTEST_AUDIENCE")
+    gates("")
+    own = session()
+    wanted = {
+        "to_gate": GATE,
+        "to_port": "https://gate.example.com:8443",
+        "to_another": "https://gate.example.org",
+    }
+    found = {name: fetch(api, own, name).json()["password"] for name in wanted}
+    assert {
+        name: jwt.decode(token, options={"verify_signature": False})["aud"] for name, token in found.items()
+    } == wanted
+
+
+def test_a_connection_that_cannot_be_read_is_handed_out_to_tasks_alone(
+    api: TestClient, session: Callable[..., str]
+) -> None:
+    from airflow.sdk.definitions.connection import Connection as Read
+
+    made = Read(
+        conn_id="x", conn_type="airgate", host=GATE, password="left", extra='{"identity": "attested"}'
+    )
+    with pytest.raises(attest.NotAttested) as raised:
+        attest.hand_out(made, execution.Caller(None), plain=False)
+    assert raised.value.reason == "attest.no_session"
+    assert attest.hand_out(made, execution.Caller(uuid.UUID(session())), plain=False) is made
+
+
+def test_a_connection_that_asks_for_no_attestation_is_handed_out_wherever_it_leads(
+    api: TestClient, session: Callable[..., str], gates: Callable[[str], None]
+) -> None:
+    own = session()
+    gates("https://gate.example.org")
+    assert fetch(api, own, "fixed").json()["password"] == "fixed-token"
+    refused(fetch(api, own, "ledger"), "attest.gate_not_listed")
+
+
 def test_a_refusal_is_final_for_every_secrets_backend() -> None:
     from airflow.sdk.exceptions import AirflowSecretsBackendAccessDenied
     from fastapi import HTTPException
@@ -759,7 +881,6 @@ def test_the_path_is_the_one_below_airflows_own(path: str, root: str, found: str
     [
         ("AIRFLOW__AIRGATE__ATTEST_KEYS", "attest_keys"),
         ("AIRFLOW__AIRGATE__ATTEST_ISSUER", "attest_issuer"),
-        ("AIRFLOW__AIRGATE__ATTEST_AUDIENCE", "attest_audience"),
         ("AIRFLOW__SECRETS__BACKEND", "AIRFLOW__SECRETS__BACKEND"),
     ],
 )
@@ -769,6 +890,29 @@ def test_an_api_server_that_lacks_something_does_not_start(
     from airflow.api_fastapi.app import create_app
 
     monkeypatch.delenv(variable)
+    attest_keys.forget()
+    with pytest.raises(attest_keys.AttestInvalid, match=named), TestClient(create_app()):
+        pass
+    monkeypatch.undo()
+    attest_keys.forget()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("AIRFLOW__AIRGATE__ATTEST_GATES", "https://gate.example.com/ledger", "attest_gates .* gate 1"),
+        ("AIRFLOW__AIRGATE__ATTEST_KEYS_CMD", "sleep 600", "attest_keys_cmd .* within 0.3 seconds"),
+    ],
+)
+def test_an_api_server_with_a_setting_that_it_cannot_use_does_not_start(
+    api: TestClient, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, named: str
+) -> None:
+    from airflow.api_fastapi.app import create_app
+
+    if variable.endswith("_CMD"):
+        monkeypatch.delenv("AIRFLOW__AIRGATE__ATTEST_KEYS")
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(attest_keys, "COMMAND_SECONDS", 0.3)
     attest_keys.forget()
     with pytest.raises(attest_keys.AttestInvalid, match=named), TestClient(create_app()):
         pass

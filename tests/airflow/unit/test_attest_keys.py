@@ -4,6 +4,8 @@ import json
 import logging
 import os
 import re
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,12 +99,29 @@ def keys_of(*members: Any) -> str:
         pytest.param(
             {"attest_issuer": "http://a.example.com/airgate"}, "attest_issuer", "https://", id="plain http"
         ),
-        pytest.param({"attest_audience": None}, "attest_audience", "is missing", id="no audience"),
         pytest.param({"attest_audience": "a b"}, "attest_audience", "no audience", id="two audiences"),
         pytest.param({"attest_lifetime": "59"}, "attest_lifetime", "60 to 600", id="too short a life"),
         pytest.param({"attest_lifetime": "601"}, "attest_lifetime", "60 to 600", id="too long a life"),
         pytest.param(
+            {"attest_lifetime": "0000003000"}, "attest_lifetime", "60 to 600", id="a long life after noughts"
+        ),
+        pytest.param(
             {"attest_lifetime": "5m"}, "attest_lifetime", "60 to 600", id="a life that is no number"
+        ),
+        *(
+            pytest.param({"attest_gates": given}, "attest_gates", says, id=f"a list with {name}")
+            for name, given, says in (
+                ("no gate", " , ", "names no gate"),
+                ("a host alone", "gate.example.com", "gate 1 is no origin"),
+                ("a slash", "https://gate.example.com/", "gate 1 is no origin"),
+                ("a path", "https://a.example.com, https://gate.example.com/ledger", "gate 2 is no origin"),
+                ("a user", "https://u:p@gate.example.com", "gate 1 is no origin"),
+                ("a star", "https://*.example.com", "gate 1 is no origin"),
+                ("a port that is none", "https://gate.example.com:65536", "gate 1 is no origin"),
+                ("letters that look alike", "https://g\u0430te.example.com", "gate 1 is no origin"),
+                ("another scheme", "https://a.example.com ftp://gate.example.com", "gate 2 is no origin"),
+                ("plain http", "http://gate.example.com", "gate 1 begins with http://"),
+            )
         ),
         pytest.param({"attest_keys": None}, "attest_keys", "attest_keys_file", id="no keys"),
         pytest.param({"attest_keys": "{"}, "attest_keys", "JSON", id="keys that are no JSON"),
@@ -171,20 +190,222 @@ def test_what_is_missing_or_wrong_is_named(
         assert secret not in str(raised.value)
 
 
-def test_a_command_that_fails_is_named_and_not_quoted(
-    configured: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+def test_the_audience_is_one_for_all_gates_or_each_gates_own(configured: Callable[..., None]) -> None:
+    gates = ("https://Gate.Example.com:443", "https://gate.example.com:8443", "https://gäte.example.com")
+    configured(attest_audience=AUDIENCE)
+    assert {attest_keys.settings().audience_at(gate) for gate in gates} == {AUDIENCE}
+    for unset in (None, ""):
+        configured(attest_audience=unset)
+        attest_keys.forget()
+        assert [attest_keys.settings().audience_at(gate) for gate in gates] == [
+            "https://gate.example.com",
+            "https://gate.example.com:8443",
+            "https://gäte.example.com",
+        ]
+
+
+def test_no_gates_are_all_gates(configured: Callable[..., None]) -> None:
+    for unset in (None, "", " "):
+        configured(attest_gates=unset)
+        attest_keys.forget()
+        assert attest_keys.settings().gates == frozenset()
+
+
+def test_gates_are_known_by_their_origins(configured: Callable[..., None]) -> None:
+    configured(
+        attest_gates=" https://Gate.Example.COM:443,HTTPS://two.example.com:8443\n https://[2001:DB8::1] ,"
+        "http://127.0.0.1:80, http://localhost:8787 http://[::1]:8787"
+    )
+    assert attest_keys.settings().gates == {
+        "https://gate.example.com",
+        "https://two.example.com:8443",
+        "https://[2001:db8::1]",
+        "http://127.0.0.1",
+        "http://localhost:8787",
+        "http://[::1]:8787",
+    }
+
+
+def test_gates_that_can_no_longer_be_read_leave_those_of_before_in_force(
+    configured: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    configured(attest_gates="https://gate.example.com")
+    now = time.monotonic()
+    assert attest_keys.settings().gates == {"https://gate.example.com"}
+    configured(attest_gates="gate.example.com")
+    monkeypatch.setattr(attest_keys.time, "monotonic", lambda: now + 31)
+    with caplog.at_level(logging.ERROR):
+        assert attest_keys.settings().gates == {"https://gate.example.com"}
+    assert "attest_gates" in caplog.text
+
+
+COMMAND = "AIRFLOW__AIRGATE__ATTEST_KEYS_CMD"
+
+
+def test_airflow_takes_attest_keys_for_a_secret(configured: Callable[..., None]) -> None:
     from airflow.configuration import conf
     from airflow.providers_manager import ProvidersManager
 
     ProvidersManager().initialize_providers_configuration()
     assert ("airgate", "attest_keys") in conf.sensitive_config_values
+
+
+def test_keys_may_come_from_a_command(
+    configured: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     configured(attest_keys=None)
-    monkeypatch.setenv("AIRFLOW__AIRGATE__ATTEST_KEYS_CMD", "false")
-    with pytest.raises(AttestInvalid, match="attest_keys"):
-        attest_keys.settings()
-    monkeypatch.setenv("AIRFLOW__AIRGATE__ATTEST_KEYS_CMD", f"echo '{keys_of(key('told'))}'")
+    monkeypatch.setenv(COMMAND, f"echo '{keys_of(key('told'))}'")
     assert attest_keys.settings().keys.kid == "told"
+
+
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_what_airflow_would_find_before_a_command_is_found_before_it(
+    configured: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, where: str
+) -> None:
+    from airflow.providers.common.compat.sdk import conf
+
+    ran = tmp_path / "ran"
+    command = f"touch {ran}"
+    set_keys = {"attest_keys_cmd": command, "attest_keys": keys_of(key("clear"))}
+    if where == "environment":
+        configured(attest_keys=set_keys["attest_keys"])
+        monkeypatch.setenv(COMMAND, command)
+    else:
+        configured(attest_keys=None)
+        conf.read_dict({"airgate": set_keys})
+    try:
+        assert attest_keys.settings().keys.kid == "clear"
+        assert not ran.exists()
+    finally:
+        if where == "file":
+            conf.remove_section("airgate")
+
+
+def test_a_command_in_airflows_file_is_run(
+    configured: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from airflow.providers.common.compat.sdk import conf
+
+    (tmp_path / "keys.json").write_text(keys_of(key("told")))
+    configured(attest_keys=None)
+    conf.read_dict({"airgate": {"attest_keys_cmd": f"cat {tmp_path / 'keys.json'}"}})
+    try:
+        assert attest_keys.settings().keys.kid == "told"
+    finally:
+        conf.remove_section("airgate")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        pytest.param("false", "exit code 1", id="that fails"),
+        pytest.param("sh -c 'echo s3cret; echo s3cret >&2; exit 7'", "exit code 7", id="that says why"),
+        pytest.param("true", "prints nothing", id="that says nothing"),
+        pytest.param("/nowhere/s3cret", "can't be run: FileNotFoundError", id="that is not there"),
+        pytest.param("echo 's3cret", "can't be run: ValueError", id="with an open quote"),
+    ],
+)
+def test_a_command_that_fails_is_named_and_not_quoted(
+    configured: Callable[..., None], monkeypatch: pytest.MonkeyPatch, command: str, says: str
+) -> None:
+    configured(attest_keys=None)
+    monkeypatch.setenv(COMMAND, command)
+    with pytest.raises(AttestInvalid) as raised:
+        attest_keys.settings()
+    assert str(raised.value).startswith(f"[airgate] attest_keys_cmd ({COMMAND}) ")
+    assert says in str(raised.value)
+    assert "s3cret" not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
+def test_a_command_and_a_file_are_one_too_many_and_it_is_not_run(
+    configured: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    configured(attest_keys_file="/dev/null")
+    monkeypatch.setenv(COMMAND, f"touch {tmp_path / 'ran'}")
+    with pytest.raises(AttestInvalid, match="both set"):
+        attest_keys.settings()
+    assert list(tmp_path.iterdir()) == []
+
+
+def hanging(file: Path) -> str:
+    """A command that prints something, and then hangs, as does what it has started. Leaves their process ids."""
+    script = f"echo s3cret; sleep 600 & echo $! $$ >> {file}; wait"
+    return f"sh -c {shlex.quote(script)}"
+
+
+def living(file: Path) -> list[int]:
+    """Those of the processes that have not ended."""
+    found = []
+    for pid in map(int, file.read_text().split()):
+        try:
+            os.kill(pid, 0)
+            state = (
+                Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+                if sys.platform == "linux"
+                else ""
+            )
+        except OSError:
+            continue
+        if state != "Z":
+            found.append(pid)
+    return found
+
+
+def test_a_command_that_hangs_is_killed_with_all_that_it_has_started(
+    configured: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert attest_keys.COMMAND_SECONDS == 10
+    monkeypatch.setattr(attest_keys, "COMMAND_SECONDS", 0.5)
+    configured(attest_keys=None)
+    monkeypatch.setenv(COMMAND, hanging(tmp_path / "pids"))
+    began = time.monotonic()
+    with pytest.raises(AttestInvalid, match=r"attest_keys_cmd .*within 0\.5 seconds.*killed") as raised:
+        attest_keys.settings()
+    assert 0.5 <= time.monotonic() - began < 5
+    assert "s3cret" not in str(raised.value)
+    assert len((tmp_path / "pids").read_text().split()) == 2
+    while living(tmp_path / "pids"):
+        assert time.monotonic() - began < 5
+        time.sleep(0.01)
+
+
+def test_a_command_whose_pipe_is_held_by_what_has_got_away_does_not_hold_us(
+    configured: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(attest_keys, "COMMAND_SECONDS", 0.5)
+    configured(attest_keys=None)
+    start = "import subprocess, sys; subprocess.Popen(['sleep', '5'], start_new_session=True)"
+    monkeypatch.setenv(COMMAND, f"{sys.executable} -c {shlex.quote(start)}")
+    began = time.monotonic()
+    with pytest.raises(AttestInvalid, match="within"):
+        attest_keys.settings()
+    assert time.monotonic() - began < 4
+
+
+def test_keys_of_before_stay_in_force_while_their_command_hangs(
+    configured: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(attest_keys, "COMMAND_SECONDS", 0.3)
+    configured(attest_keys=None)
+    monkeypatch.setenv(COMMAND, f"echo '{keys_of(key('one'))}'")
+    now = time.monotonic()
+    assert attest_keys.settings().keys.kid == "one"
+    monkeypatch.setenv(COMMAND, hanging(tmp_path / "pids"))
+    with caplog.at_level(logging.ERROR):
+        for seconds in (31, 62, 62, 62):  # it is run again after half a minute, and not for every token
+            monkeypatch.setattr(attest_keys.time, "monotonic", lambda seconds=seconds: now + seconds)
+            token = attest_keys.sign({"sub": "x"}, "at+jwt")
+            assert jwt.get_unverified_header(token)["kid"] == "one"
+    assert caplog.text.count("attest_keys_cmd") == 1
+    assert "key one signs" in caplog.text
+    assert len((tmp_path / "pids").read_text().splitlines()) == 2
+    monkeypatch.setenv(COMMAND, f"echo '{keys_of(key('two'))}'")
+    monkeypatch.setattr(attest_keys.time, "monotonic", lambda: now + 93)
+    assert attest_keys.settings().keys.kid == "two"
 
 
 @pytest.mark.parametrize("algorithm", list(MAKERS))
@@ -220,6 +441,20 @@ def test_public_keys_before_the_first_private_one_do_not_sign(configured: Callab
     configured(attest_keys=keys_of(public(key("announced")), key("signing")))
     assert attest_keys.settings().keys.kid == "signing"
     assert [each["kid"] for each in attest_keys.jwks()["keys"]] == ["announced", "signing"]
+
+
+def test_what_airgate_keys_attest_writes_beside_the_keys_is_not_read(
+    configured: Callable[..., None], tmp_path: Path
+) -> None:
+    made = key("20261122-abcdefgh", iat=1795305600)
+    (tmp_path / "keys.json").write_text(
+        json.dumps({"issuer": "https://other.example.com", "keys": [made]}, indent=2)
+    )
+    configured(attest_keys_file=str(tmp_path / "keys.json"))
+    assert attest_keys.metadata()["issuer"] == ISSUER
+    assert [each.keys() for each in attest_keys.jwks()["keys"]] == [
+        {"kty", "kid", "alg", "use", "crv", "x", "y"}
+    ]
 
 
 def test_a_file_that_changes_is_read_again_at_once(configured: Callable[..., None], tmp_path: Path) -> None:

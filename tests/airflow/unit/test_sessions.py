@@ -3,10 +3,12 @@
 import base64
 import json
 import logging
+import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -14,7 +16,7 @@ import pytest
 
 from airgate_provider import attest_keys, compat, sessions
 from airgate_provider.sessions import ENDED, SUPERSEDED, Notice, Watcher
-from conftest import Answer, Server
+from conftest import Answer, Request, Server
 
 needs_3_3 = pytest.mark.skipif(not compat.ATTESTS, reason="tasks are attested from Airflow 3.3 on")
 GATE, OTHER = "https://gate.example.com", "https://other.example.com"
@@ -61,7 +63,7 @@ class Airflow:
 def airflow(monkeypatch: pytest.MonkeyPatch) -> Airflow:
     """Without threads: each look is made by the test."""
     made = Airflow()
-    monkeypatch.setattr(made.watcher, "_run", lambda loops: None)
+    monkeypatch.setattr(made.watcher, "_run", lambda loop: None)
     return made
 
 
@@ -153,7 +155,26 @@ def test_a_gate_that_is_away_is_told_later_and_later(airflow: Airflow) -> None:
     pauses = [later - sooner for sooner, later in pairwise(told)]
     assert pauses[:6] == [0.5, 1, 2, 4, 8, 15]
     assert set(pauses[6:]) == {15}
-    assert 1_000_360 - 15 <= told[-1] < 1_000_360
+    assert 1_000_300 + sessions.SKEW - 15 <= told[-1] < 1_000_300 + sessions.SKEW
+
+
+def test_an_end_is_told_for_as_long_as_any_gate_may_take_the_token(airflow: Airflow) -> None:
+    allowed = 300  # seconds: the most that a policy may say of clock_skew
+    airflow.watcher.minted(ONE, GATE, airflow.now + 300)
+    airflow.rows[ONE] = "running"
+    assert (
+        airflow.look(300 + 2 * allowed) == []
+    )  # its clock may be as far behind as it allows others to be ahead
+    airflow.rows[ONE] = "success"
+    assert airflow.look(1) == [(GATE, ONE, ENDED)]
+
+
+def test_what_has_waited_until_no_token_lives_is_told_no_more(
+    airflow: Airflow, caplog: pytest.LogCaptureFixture
+) -> None:
+    airflow.watcher.push(Notice(GATE, ONE, ENDED, int(airflow.now), airflow.now))
+    assert airflow.told == []
+    assert "never told" in caplog.text
 
 
 def test_a_gate_that_is_back_is_told_once(airflow: Airflow) -> None:
@@ -177,7 +198,7 @@ def test_what_ran_when_the_api_server_started_is_watched_for_every_gate_that_sho
         airflow.rows[TWO] = "running"
         airflow.watcher.minted(TWO, gate, airflow.now + 300)
         assert airflow.look(1) == [(gate, ONE, ENDED)]
-    assert airflow.look(400) == []
+    assert airflow.look(300 + sessions.SKEW) == []
     assert airflow.watcher._sessions == {}
 
 
@@ -334,9 +355,16 @@ def test_an_event_is_pushed_as_rfc_8935_has_it(keys: None, server: Server) -> No
         (Answer(500), False),
         (Answer(503), False),
         (Answer(hang_up=True), False),
-        (Answer(400, json.dumps({"err": "invalid_issuer"})), True),
-        (Answer(404, "<html>"), True),
-        (Answer(400, "[]"), True),
+        (Answer(400, json.dumps({"err": "invalid_request"})), True),
+        (Answer(400, json.dumps({"err": "invalid_key"})), False),  # it may not look for a new one just then
+        (Answer(400, json.dumps({"err": "invalid_issuer"})), False),  # the policy that names it is on its way
+        (Answer(400, json.dumps({"err": "invalid_audience"})), False),
+        (Answer(400, json.dumps({"err": "authentication_failed"})), False),
+        (Answer(403, json.dumps({"err": "invalid_request"})), False),  # RFC 8935 §2.3: errors are 400
+        (Answer(401, "<html>"), False),
+        (Answer(404, "<html>"), False),
+        (Answer(400, "[]"), False),
+        (Answer(400, "[" * 4096), False),
         (Answer(307, headers={"Location": "http://127.0.0.1:9/-/events"}), False),
         (Answer(200, "<html>Sign in"), False),  # of something that stands before the gate
     ],
@@ -352,7 +380,7 @@ def test_what_a_gate_says_of_an_error_is_a_word_or_nothing(
 ) -> None:
     for said in (["invalid_issuer"], "two words", "a\nline of its own", "x" * 4000):
         server.says(Answer(400, json.dumps({"err": said})))
-        assert sessions.Push()(Notice(server.url, ONE, ENDED, 1_000_000, 1_000_300.0))
+        assert not sessions.Push()(Notice(server.url, ONE, ENDED, 1_000_000, 1_000_300.0))
     assert {record.getMessage().partition("(")[2].partition(")")[0] for record in caplog.records} == {"400 "}
 
 
@@ -366,6 +394,43 @@ def test_a_gate_that_refuses_is_complained_of_once(
     [record] = caplog.records
     assert "400 invalid_audience" in record.getMessage()
     assert "attest_audience" in record.getMessage()
+
+
+def test_an_end_that_was_signed_with_a_key_that_is_not_known_yet_is_told_again(
+    keys: None, server: Server, airflow: Airflow, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.says(*[Answer(400, json.dumps({"err": "invalid_key"}))] * 5, Answer(202))
+    airflow.watcher._send = sessions.Push()
+    airflow.watcher.minted(ONE, server.url, airflow.now + 300)
+    airflow.rows[ONE] = "success"
+    for _ in range(1200):
+        airflow.look(0.25)
+    assert [part(each.body.decode(), 1)["sub_id"]["session"]["id"] for each in server.requests] == [ONE] * 6  # type: ignore[index]
+    assert len(caplog.records) == 1
+
+
+def test_one_connection_serves_for_many_events(keys: None, server: Server) -> None:
+    ports = set()
+
+    def says(request: Request) -> Answer:
+        ports.add(request.port)
+        return Answer(202) if len(server.requests) % 2 else Answer(400, json.dumps({"err": "invalid_key"}))
+
+    server.says(says)
+    push = sessions.Push()
+    for _ in range(4):
+        push(Notice(server.url, ONE, ENDED, 1_000_000, 1_000_300.0))
+    assert len(server.requests) == 4
+    assert len(ports) == 1
+
+
+def test_without_an_audience_in_the_settings_an_event_is_for_the_gate_that_is_told(
+    keys: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIRFLOW__AIRGATE__ATTEST_AUDIENCE")
+    attest_keys.forget()
+    notice = Notice("https://Gate.example.com:443", ONE, ENDED, 1_000_000, 1_000_300.0)
+    assert part(sessions.event(notice, 1_000_000), 1)["aud"] == GATE
 
 
 def test_without_a_usable_key_it_is_tried_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,14 +504,14 @@ def test_states_are_read_by_the_id_that_tokens_hold(
 def test_what_may_hold_a_token_is_found_again(tries: Callable[..., str]) -> None:
     wanted = {
         tries("running", seconds_ago=86_400),
-        tries("deferred", seconds_ago=LIFETIME - 60, next_method="execute_complete"),
+        tries("deferred", seconds_ago=LIFETIME + sessions.SKEW - 60, next_method="execute_complete"),
         tries("queued", next_method="execute_complete"),
         tries("up_for_reschedule"),
         tries("awaiting_input"),
     }
     for state in ("success", "failed", "restarting", "up_for_retry", None, "scheduled", "queued"):
         tries(state)
-    tries("deferred", seconds_ago=LIFETIME + 60, next_method="execute_complete")
+    tries("deferred", seconds_ago=LIFETIME + sessions.SKEW + 60, next_method="execute_complete")
     found = sessions.alive()
     assert {each for each, _ in found} == wanted
     assert all(abs(until - time.time() - LIFETIME - sessions.SKEW) < 10 for _, until in found)
@@ -492,11 +557,183 @@ def test_a_gate_with_nothing_to_be_told_makes_room_for_another(monkeypatch: pyte
         watcher.stop()
 
 
-def test_no_more_gates_are_told_than_it_has_threads_for(
+def test_no_more_gates_are_told_than_it_has_threads_for_and_the_others_once_there_is_room(
     airflow: Airflow, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for number in range(sessions.MOST_GATES + 2):
-        airflow.watcher.minted(ONE, f"https://{number:02d}.example.com", airflow.now + 300)
+    gates = [f"https://{number:02d}.example.com" for number in range(sessions.MOST_GATES + 2)]
+    for gate in gates:
+        airflow.watcher.minted(ONE, gate, airflow.now + 300)
     airflow.rows[ONE] = "success"
-    assert len(airflow.look()) == sessions.MOST_GATES
+    told = {gate for gate, *_ in airflow.look()}
+    assert len(told) == sessions.MOST_GATES
+    assert airflow.look(100) == []
     assert [record.levelname for record in caplog.records] == ["ERROR"]
+    for gate in sorted(told)[:2]:
+        for _ in range(sessions.PUSHERS):
+            assert airflow.watcher._let_go(gate, airflow.watcher._due[gate])
+    assert {gate for gate, *_ in airflow.look(15)} == set(gates) - told
+
+
+@pytest.fixture
+def dripping() -> Iterator[Callable[[bytes], str]]:
+    """dripping(begin): the address of a host whose answers begin so, and go on with a byte every 50 ms."""
+    over = threading.Event()
+    listening = socket.create_server(("127.0.0.1", 0))
+    threads: list[threading.Thread] = []
+
+    def answer(client: socket.socket, begin: bytes) -> None:
+        with client, suppress(OSError):
+            client.recv(65_536)
+            client.sendall(begin)
+            while not over.wait(0.05):
+                client.sendall(b"x")
+
+    def accept(begin: bytes) -> None:
+        with suppress(OSError):
+            while not over.is_set():
+                client, _ = listening.accept()
+                threads.append(threading.Thread(target=answer, args=(client, begin)))
+                threads[-1].start()
+
+    def make(begin: bytes) -> str:
+        threads.append(threading.Thread(target=accept, args=(begin,)))
+        threads[0].start()
+        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    yield make
+    over.set()
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("begin", "done"),
+    [
+        (b"HTTP/1.1 202 Accepted\r\nContent-Length: 4096\r\n\r\n", True),
+        (b"HTTP/1.1 400 Bad Request\r\nContent-Length: 4096\r\n\r\n", False),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", False),
+    ],
+)
+def test_a_body_that_drips_is_not_waited_for(
+    keys: None,
+    dripping: Callable[[bytes], str],
+    monkeypatch: pytest.MonkeyPatch,
+    begin: bytes,
+    done: bool,
+) -> None:
+    monkeypatch.setattr(sessions, "TIMEOUT", 0.5)
+    began = time.monotonic()
+    assert sessions.Push()(Notice(dripping(begin), ONE, ENDED, 1_000_000, 1_000_300.0)) is done
+    assert time.monotonic() - began < 3
+
+
+def test_a_gate_that_never_stops_answering_has_four_threads_at_most_and_is_told_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions, "IDLE", 0.05)
+    over = threading.Event()
+    told: list[str] = []
+
+    def send(notice: Notice) -> bool:
+        told.append(notice.session)
+        return over.wait(30)
+
+    watcher = Watcher(lambda ids: dict.fromkeys(ids, "success"), lambda: [], send)
+    try:
+        for rounds, (hang, wait) in enumerate([(2, 0), (4, 0), (4, 2), (4, 4)], 1):
+            for _ in range(2):
+                watcher.minted(str(uuid.uuid4()), GATE, time.time() + 300)
+            until(lambda hang=hang: len(told) == hang)
+            until(lambda wait=wait: watcher._due[GATE].qsize() == wait)
+            time.sleep(0.3)  # for those to end that have nothing to do
+            assert len([each for each in watcher._threads[1:] if each.is_alive()]) == hang, rounds
+        over.set()
+        until(lambda: len(set(told)) == 8)
+        until(lambda: watcher._due == {})
+    finally:
+        over.set()
+        watcher.stop()
+
+
+@pytest.fixture
+def exhausted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """exhausted(left): so many threads more can be started; None: as many as anybody likes."""
+    start, remaining = threading.Thread.start, [0]
+
+    def limited(thread: threading.Thread) -> None:
+        if remaining[0] == 0:
+            raise RuntimeError("can't start new thread")
+        remaining[0] -= 1
+        start(thread)
+
+    def limit(left: int | None) -> None:
+        remaining[0] = -1 if left is None else left
+        monkeypatch.setattr(threading.Thread, "start", limited)
+
+    return limit
+
+
+def test_an_end_is_told_though_no_thread_could_be_started_at_first(
+    threaded: Airflow, exhausted: Callable[[int | None], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    threaded.rows |= {ONE: "success", TWO: "success"}
+    exhausted(1)  # the one that watches
+    threaded.watcher.minted(ONE, GATE, time.time() + 300)
+    until(lambda: "can't start new thread" in caplog.text)
+    assert threaded.told == []
+    exhausted(1)
+    until(lambda: [each.session for each in threaded.told] == [ONE])
+    exhausted(0)
+    threaded.watcher.minted(TWO, GATE, time.time() + 300)  # the one that is there will do
+    until(lambda: [each.session for each in threaded.told] == [ONE, TWO])
+    assert len(threaded.watcher._threads) == 2
+
+
+def test_a_token_is_not_handed_out_while_nobody_can_watch_its_session(
+    threaded: Airflow, exhausted: Callable[[int | None], None]
+) -> None:
+    threaded.rows[ONE] = "success"
+    exhausted(0)
+    with pytest.raises(RuntimeError, match="thread"):
+        threaded.watcher.minted(ONE, GATE, time.time() + 300)
+    exhausted(None)
+    threaded.watcher.minted(ONE, GATE, time.time() + 300)
+    until(lambda: threaded.told)
+
+
+def test_whatever_goes_wrong_in_telling_it_is_told_again(
+    threaded: Airflow, caplog: pytest.LogCaptureFixture
+) -> None:
+    def send(notice: Notice) -> bool:
+        threaded.told.append(notice)
+        if len(threaded.told) <= sessions.PUSHERS:  # each thread may fail once
+            raise ValueError("unforeseen")
+        return True
+
+    threaded.watcher._send = send
+    for each in (str(uuid.UUID(int=number)) for number in range(sessions.PUSHERS)):
+        threaded.rows[each] = "success"
+        threaded.watcher.minted(each, GATE, time.time() + 300)
+    until(lambda: len(threaded.told) == 2 * sessions.PUSHERS)
+    assert "unforeseen" in caplog.text
+
+
+def test_whatever_goes_wrong_in_a_look_there_is_another(
+    threaded: Airflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    look, failed = threaded.watcher.look, []
+
+    def once() -> None:
+        if not failed:
+            failed.append(True)
+            raise ValueError("unforeseen")
+        look()
+
+    monkeypatch.setattr(threaded.watcher, "look", once)
+    threaded.rows[ONE] = "success"
+    threaded.watcher.minted(ONE, GATE, time.time() + 300)
+    until(lambda: threaded.told)
+    assert "unforeseen" in caplog.text
