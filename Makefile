@@ -8,8 +8,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test fuzz check lint types bench bench-policy bench-tokens bench-ops bench-audit \
-  bench-exchange format lock clean test-airflow demo-airflow bench-airflow bench-attest lock-airflow
+.PHONY: help setup demo dev test test-gate test-runtimes test-units test-stack coverage fuzz check lint types bench \
+  bench-policy bench-tokens bench-ops bench-audit bench-exchange format lock clean test-airflow airflow-units-3.3 \
+  airflow-units-2.11 airflow-types demo-airflow bench-airflow bench-attest lock-airflow
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -22,10 +23,37 @@ demo: setup ## A tour of the gate with real calls, half a minute
 dev: setup ## Start the gate, an OpenID provider and a sample upstream, and stay
 	@$(BIN)/airgate dev
 
-TESTS := tests/unit tests/e2e tests/runtime
+# Parts of the tests run side by side, one for each processor. Each shows what it printed when it is over, and one that
+# fails doesn't stop the others. The running gate is tested alone: some of what it does has to be done in time.
+SIDE_BY_SIDE = --no-print-directory --keep-going --jobs=$(shell getconf _NPROCESSORS_ONLN || echo 2) \
+  $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+# Wrangler is started a few hundred times: Node keeps what it has compiled of it.
+test test-airflow: export NODE_COMPILE_CACHE := $(CURDIR)/$(VENV)/.node-compiled
 
 test: setup ## All tests: units, the running gate, and the same units on every Python that the gate runs on
-	@$(BIN)/pytest --cov --cov-report=term $(TESTS)
+ifdef TESTS
+	@$(BIN)/pytest $(TESTS)
+else
+	@failed=0; $(MAKE) --no-print-directory test-gate || failed=1; \
+	echo "The other parts run side by side, and each is shown when it is over: runtimes, stack, units."; \
+	$(MAKE) $(SIDE_BY_SIDE) test-runtimes test-stack test-units || failed=1; exit $$failed
+endif
+
+test-gate: setup
+	@$(BIN)/pytest tests/e2e/gate
+
+# The unit tables of src/, on this Python among others. The other unit tests are the next part.
+test-runtimes: setup
+	@$(BIN)/pytest tests/runtime
+
+test-units: setup
+	@units=$$($(BIN)/python tests/runtime/matrix.py) && $(BIN)/pytest $$units
+
+test-stack: setup
+	@$(BIN)/pytest --ignore=tests/e2e/gate tests/e2e
+
+coverage: setup ## What the unit tests reach of src/, by branches
+	@$(BIN)/pytest --cov --cov-report=term tests/unit
 
 fuzz: setup ## A million mutated tokens, ten to twenty minutes
 	@$(BIN)/python tests/fuzz
@@ -64,9 +92,14 @@ bench-exchange: setup ## Measure what exchanging a token costs beside a plain ca
 # Real Airflow, each version in an environment of its own below .airflow, made from its freeze when that has changed.
 test-airflow: setup ## The Airflow provider in Airflow 3.3 and 2.11, against the running gate (minutes)
 	@$(BIN)/python -m airgate.dev.airflow
-	@$(BIN)/mypy --python-executable .airflow/3.3/bin/python airflow_plugin/airgate_provider
-	@for version in 3.3 2.11; do .airflow/$$version/bin/python -m pytest -c tests/airflow/unit/pytest.ini tests/airflow/unit || exit 1; done
+	@$(MAKE) $(SIDE_BY_SIDE) airflow-units-3.3 airflow-units-2.11 airflow-types
 	@$(BIN)/pytest -c tests/airflow/pytest.ini tests/airflow/e2e
+
+airflow-units-3.3 airflow-units-2.11: airflow-units-%: setup
+	@.airflow/$*/bin/python -m pytest -c tests/airflow/unit/pytest.ini tests/airflow/unit
+
+airflow-types: setup
+	@$(BIN)/mypy --python-executable .airflow/3.3/bin/python airflow_plugin/airgate_provider
 
 demo-airflow: setup ## An unchanged Airflow DAG goes through the gate, about a minute
 	@$(BIN)/python -m airgate.demo_airflow

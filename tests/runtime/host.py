@@ -42,7 +42,7 @@ roles:
   reader: {{description: Reads, granted_to: [{{issuer: company, claim: groups, value: readers}}]}}
   writer: {{description: Writes, granted_to: [{{issuer: company, claim: groups, value: writers}}]}}
 upstreams:
-  ledger: {{base: "{origin}/ledger", owner: finance@example.com, timeout: 2s, log_path: true}}
+  ledger: {{base: "{origin}/ledger", owner: finance@example.com, timeout: 3s, log_path: true}}
   nowhere: {{base: "http://127.0.0.1:{closed}", owner: finance@example.com}}
 policies:
   - id: read
@@ -96,7 +96,7 @@ class FileStores:
         self._write(json.loads(self._kv.read_text("utf-8")) | values)
 
     def d1(self, sql: str) -> list[dict[str, Any]]:
-        with closing(sqlite3.connect(self._d1)) as database, database:
+        with closing(sqlite3.connect(self._d1, timeout=30)) as database, database:
             database.row_factory = sqlite3.Row
             return [dict(row) for row in database.execute(sql).fetchall()]
 
@@ -116,7 +116,7 @@ class FileStores:
         self._execute("DELETE FROM pointers; DELETE FROM acts;")
 
     def _execute(self, script: str) -> None:
-        with closing(sqlite3.connect(self._d1)) as database, database:
+        with closing(sqlite3.connect(self._d1, timeout=30)) as database, database:
             database.executescript(script)
 
     def _write(self, values: Mapping[str, str]) -> None:
@@ -162,6 +162,7 @@ class Gate:
             [
                 str(node()),
                 "--disable-warning=ExperimentalWarning",
+                "--experimental-wasm-jspi",
                 str(HERE / "serve.mjs"),
                 json.dumps(settings),
             ],

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from email.message import Message
 from http.client import HTTPResponse
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 import httpx
@@ -22,10 +23,12 @@ from airgate.dev.audit import AuditFile, events
 from airgate.dev.process import Process
 from airgate.dev.stack import HERE, Stack
 from airgate.engine import ACT_TYPE, HEAD, POINTER_TYPE, act_id
-from airgate.environment import LocalEnvironment
+from airgate.environment import Conflict, LocalEnvironment
 from airgate.node import PROJECT, environment, node
+from airgate.policy.compile import StandIns, compile_folder
 from airgate.policy.index import canonical
-from airgate.policy.publish import publish_local
+from airgate.policy.ledger import read_ledger
+from airgate.policy.publish import publish_to
 from airgate.policy.seed import STARTER
 from airgate.signing_key import SigningKey
 
@@ -325,10 +328,18 @@ def hostile() -> Iterator[Hostile]:
 
 
 @pytest.fixture(scope="session")
-def start_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gate]]:
-    """start_gate(state=None, secrets={}, buckets={}): another gate, ended with the session.
+def tables(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stores that hold nothing but D1's tables, to be copied: they take wrangler as long as all else of a publish."""
+    state = tmp_path_factory.mktemp("tables")
+    assert read_ledger(LocalEnvironment(replace(stack, state=state))).entries == []  # which makes them
+    return state
 
-    Its stores are empty without `state`.
+
+@pytest.fixture(scope="session")
+def start_gate(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Gate]]:
+    """start_gate(state=None, secrets={}, buckets={}, bare=False): another gate, ended with the session.
+
+    Without `state` its stores are empty; `bare`: its D1 has no tables either.
     """
     gates: list[Gate] = []
 
@@ -336,9 +347,15 @@ def start_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
         state: Path | None = None,
         secrets: Mapping[str, str] | None = None,
         buckets: Mapping[str, str] | None = None,
+        *,
+        bare: bool = False,
     ) -> Gate:
         folder = tmp_path_factory.mktemp("gate")
-        gates.append(Gate(folder, state or folder / "state", secrets, buckets=buckets))
+        if state is None:
+            state = folder / "state"
+            if not bare:
+                shutil.copytree(tables, state)
+        gates.append(Gate(folder, state, secrets, buckets=buckets))
         return gates[-1]
 
     yield start
@@ -348,14 +365,55 @@ def start_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
         gate.process.stop()
 
 
+class Files(LocalEnvironment):
+    """A gate's stores, read and written in Miniflare's own files: wrangler takes a second and more for each command.
+
+    The files must be there, as in `tables`. What wrangler does is tested where commands are, not wherever a gate needs
+    a policy.
+    """
+
+    def kv_get(self, key: str) -> str | None:
+        found = self._sql("kv", "SELECT blob_id FROM _mf_entries WHERE key = ?", key)
+        return (self._blobs / found[0]["blob_id"]).read_text("utf-8") if found else None
+
+    def kv_put(self, values: Mapping[str, str]) -> None:
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        for key, value in values.items():
+            blob = token_hex(40)
+            (self._blobs / blob).write_text(value, encoding="utf-8")
+            self._sql("kv", "INSERT OR REPLACE INTO _mf_entries (key, blob_id) VALUES (?, ?)", key, blob)
+
+    def kv_names(self, prefix: str) -> set[str]:
+        found = self._sql(
+            "kv", "SELECT key FROM _mf_entries WHERE substr(key, 1, ?) = ?", len(prefix), prefix
+        )
+        return {row["key"] for row in found}
+
+    def d1(self, sql: str) -> list[dict[str, Any]]:
+        try:
+            return self._sql("d1", sql)
+        except sqlite3.IntegrityError as error:
+            raise Conflict(str(error)) from None
+
+    @property
+    def _blobs(self) -> Path:
+        return self._state / "v3/kv/local/blobs"
+
+    def _sql(self, store: str, statement: str, *values: Any) -> list[dict[str, Any]]:
+        [file] = (self._state / "v3" / store).glob("*/*.sqlite")
+        with closing(sqlite3.connect(file, timeout=10)) as database, database:
+            database.row_factory = sqlite3.Row
+            return [dict(row) for row in database.execute(statement, values).fetchall()]
+
+
 @pytest.fixture(scope="session")
 def publish(stack: Stack) -> Callable[..., Any]:
     """publish(seed, gate, provider=None): put the seed in a folder in force on a gate that start_gate() began."""
+    key = SigningKey.read(stack.signing_key)
 
     def put(seed: Path, gate: Gate, provider: str | None = None) -> Any:
-        return publish_local(
-            seed, replace(stack, state=gate.state, provider=provider or stack.provider), "tests"
-        )
+        compiled = compile_folder(seed, StandIns(provider or stack.provider, stack.sample))
+        return publish_to(Files(replace(stack, state=gate.state)), compiled, "tests", key)
 
     return put
 

@@ -88,7 +88,7 @@ def test_a_gate_without_policy_refuses_all_and_starts_to_work_when_there_is_one(
     token: Token,
     reader: str,
 ) -> None:
-    gate = start_gate()
+    gate = start_gate(bare=True)
     gate.wait()
     says_little(gate.call(ENTRIES, token=reader), 503, "state.stale")  # D1 has no tables
     env = LocalEnvironment(replace(stack, state=gate.state))

@@ -395,7 +395,7 @@ def test_a_row_that_vanishes_from_the_register_is_on_record(
 def test_a_register_that_is_away_costs_no_answer(
     start_gate: Any, keys: tuple[str, Path], publish: Any, lab_seed: Path
 ) -> None:
-    gate = start_gate(None, {AUDIT_KEY: keys[0], "AUDIT_SECONDS": "1"})  # a D1 without any table
+    gate = start_gate(None, {AUDIT_KEY: keys[0], "AUDIT_SECONDS": "1"}, bare=True)  # a D1 without any table
     gate.wait()
     logged = Logged(gate, keys[1])
     assert gate.call("/-/health").status == 503  # for want of policy
