@@ -4,7 +4,7 @@
 //
 // The upstream's address is a constant in the Worker's code, so none of them pays for reading a setting. It ends when
 // its standard input closes.
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 
@@ -15,8 +15,9 @@ const { Miniflare, Log, LogLevel } = createRequire(path.join(root, "node_modules
 );
 const folder = path.join(root, "bench/workers", worker);
 
-// What the gate's own modules give a Worker that has them, too.
-const shared = worker === "lean" ? ["javascript.py", "promise.py"] : [];
+// The gate's own modules, for the one Worker that uses some of them.
+const source = readdirSync(path.join(root, "src")).filter((name) => name.endsWith(".py") && name !== "worker.py");
+const shared = worker === "lean" ? source : [];
 
 function python() {
   return {
