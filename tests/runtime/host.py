@@ -42,7 +42,7 @@ roles:
   reader: {{description: Reads, granted_to: [{{issuer: company, claim: groups, value: readers}}]}}
   writer: {{description: Writes, granted_to: [{{issuer: company, claim: groups, value: writers}}]}}
 upstreams:
-  ledger: {{base: "{origin}/ledger", owner: finance@example.com, timeout: 3s, log_path: true}}
+  ledger: {{base: "{origin}/ledger", owner: finance@example.com, timeout: 2s, log_path: true}}
   nowhere: {{base: "http://127.0.0.1:{closed}", owner: finance@example.com}}
 policies:
   - id: read
